@@ -1,0 +1,1 @@
+"""The hands: finds records, gets data, launches torchrun, asks timing, feeds reports."""

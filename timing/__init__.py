@@ -1,0 +1,1 @@
+"""Log text to numbers: pure functions without torch, network, subprocess or printing."""
