@@ -87,9 +87,7 @@ def write_shard(path: Path | str, tokens) -> Path:
     """
     tokens = np.asarray(tokens)
     if tokens.ndim != 1 or not np.issubdtype(tokens.dtype, np.integer):
-        raise ShardError(
-            path, HEADER_BYTES, f"one row of integers expected, got {tokens.dtype} of shape {tokens.shape}"
-        )
+        raise ShardError(path, HEADER_BYTES, f"one row of integers expected, got {tokens.dtype} {tokens.shape}")
     if not 1 <= len(tokens) <= MAX_TOKENS:
         raise ShardError(path, 8, f"a token count of {len(tokens)} does not fit the format (1 to {MAX_TOKENS})")
     position = _first_foreign(tokens)

@@ -33,7 +33,7 @@ def test_written_tokens_are_read_back_memory_mapped(shard):
 
 
 def test_layout_is_that_of_the_published_shards(shard):
-    path, tokens = shard
+    path, _ = shard
     header = np.frombuffer(path.read_bytes()[:HEADER_BYTES], dtype="<i4")
     assert header[:3].tolist() == [20240520, 1, 1000] and not header[3:].any()
     assert path.stat().st_size == 1024 + 2 * 1000
