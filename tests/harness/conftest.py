@@ -1,0 +1,63 @@
+"""A small archive of invented records, for tests of the harness."""
+
+from pathlib import Path
+
+import pytest
+
+FACTS = """\
+number = "{number}"
+date = {date}
+title = "{title}"
+techniques = ["{technique}"]
+parent = ""
+credit = ["@someone"]
+source = "https://example.org"
+
+[listed]
+minutes = 2.358
+steps = 10
+tokens_per_step = 262144
+
+[rules]
+edition = "2025-02-01"
+kind = "ml"
+
+[needs]
+shards = 8
+gpu_memory_gib = 45
+compute_capability = "9.0"
+
+[reference]
+curve = [[0, 10.8], [10, 4]]
+
+[smoke]
+margin = 0.1
+gpus = 2
+num_iterations = 4
+
+[frozen]
+sha256 = ""
+"""
+
+
+def add_record(root: Path, number: str, date: str, name: str, script: str = "") -> Path:
+    """Write the record folder `root/<date>-<name>` and return it."""
+    folder = root / f"{date}-{name}"
+    folder.mkdir(parents=True)
+    text = FACTS.format(number=number, date=date, title=name.replace("-", " "), technique=name)
+    (folder / "record.toml").write_text(text)
+    (folder / "train.py").write_text(script)
+    return folder
+
+
+@pytest.fixture
+def archive(tmp_path) -> Path:
+    """Records 01, 21, 21c and 22 (of one day), 39 and 40."""
+    root = tmp_path / "records"
+    add_record(root, "01", "2024-05-28", "llmc-baseline")
+    add_record(root, "21", "2025-01-26", "reduced-batch-size")
+    add_record(root, "22", "2025-05-24", "bucketed-all-reduce")
+    add_record(root, "21c", "2025-05-24", "latest-torch")
+    add_record(root, "39", "2025-09-30", "custom-batching")
+    add_record(root, "40", "2025-10-04", "backout")
+    return root
