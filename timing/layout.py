@@ -1,0 +1,135 @@
+"""Where the parts of a log stand: the source with its helper modules, the environment, the metrics.
+
+    [100 x "="]                     some logs open with one
+    <source of the training script>
+    [helper modules, each under 40 x "-", "# file.py", 40 x "-"]
+    100 x "="
+    <environment>
+    100 x "="
+    [<more text>, 100 x "="]
+    <metric lines>
+"""
+
+import re
+from dataclasses import dataclass
+
+BANNER = b"=" * 100
+_RULE = b"-" * 40
+
+# Strings and comments of Python, far enough to know whether a place stands inside a triple-quoted string. Possessive
+# repetition of classes that exclude their end: the scan is linear.
+_QUOTED = re.compile(
+    rb'"""|'
+    rb"'''|"
+    rb'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"?|'
+    rb"'[^'\\\n]*+(?:\\.[^'\\\n]*+)*+'?|"
+    rb"#[^\n]*+",
+    re.DOTALL,
+)
+_ENVIRONMENT = re.compile(rb"\s*(?:Running |nvidia-smi|NVIDIA-SMI|Using |world_size|Python |Py[Tt]orch |\+-{20})")
+_METRIC = re.compile(rb"^(?:step:\d+/\d+ |s:\d+ t(?:el|rl):)", re.MULTILINE)
+_PYTHON = re.compile(rb"^(?:import|from|def|class|async|if|try|with|@|#!|\"\"\"|''')", re.MULTILINE)
+_HELPER = re.compile(rb"\r?\n?\r?\n?^-{40}\r?\n# ([^\r\n]{1,300}\.py)\r?\n-{40}(?:\r?\n(?:\r?\n)?|\Z)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Banner:
+    """A line of 100 `=`: its first byte and its line, from 1."""
+
+    offset: int
+    line: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Byte ranges of a log's parts. No source: `source_start == source_end`."""
+
+    source_start: int
+    source_end: int
+    source_line: int | None
+    environment_start: int  # metric lines count from here
+    environment_line: int
+    odd: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module in a source block: the banner bytes before it (`glue`), its name ("" for the script) and its bytes.
+
+    Glue and content of all parts, one after the other, are the source block's bytes.
+    """
+
+    glue: bytes
+    name: str
+    content: bytes
+
+
+def find_layout(head: bytes, banners: list[Banner], start: int = 0) -> Layout:
+    """Divide a log, of which `head` holds the beginning up to and with the line after the last of `banners`.
+
+    `start` is the offset of the text behind a byte order mark. The source ends at the first banner that is not part
+    of a string of the source; where the quotes of the source do not close (it is cut, or not Python), at the first
+    banner that an environment follows.
+    """
+    line = 1
+    if banners and not head[start : banners[0].offset].strip():
+        start, line = _after(head, banners[0].offset), banners[0].line + 1
+        banners = banners[1:]
+    none = Layout(start, start, None, start, line)
+    if not banners or _ENVIRONMENT.match(head, start):
+        return none
+    end, odd = _source_end(head, start, banners)
+    source = head[start : end.offset]
+    first_metric = _METRIC.search(source)
+    first_python = _PYTHON.search(source)
+    if not first_python or (first_metric and first_metric.start() < first_python.start()):
+        return none
+    return Layout(start, end.offset, line, _after(head, end.offset), end.line + 1, odd)
+
+
+def split_helpers(source: bytes) -> list[Part]:
+    """The modules in a source block: the script first, then each appended helper module."""
+    parts, glue, name, begin = [], b"", "", 0
+    for match in _HELPER.finditer(source) if _RULE in source else ():
+        parts.append(Part(glue, name, source[begin : match.start()]))
+        glue, name, begin = match[0], match[1].decode(errors="replace"), match.end()
+    return [*parts, Part(glue, name, source[begin:])]
+
+
+def _source_end(head: bytes, start: int, banners: list[Banner]) -> tuple[Banner, tuple[tuple[int, str], ...]]:
+    inside = _strings(head, start, banners[-1].offset)
+    free = [banner for banner in banners if not any(a <= banner.offset < b for a, b in inside)]
+    odd = ()
+    if not free:
+        free, odd = banners, ((banners[0].line, "the source does not end as Python does: a string is left open"),)
+    followed = [banner for banner in free if _ENVIRONMENT.match(head, _after(head, banner.offset))]
+    if followed and not _METRIC.search(head, free[0].offset, followed[0].offset):
+        return followed[0], odd
+    return free[0], odd
+
+
+def _strings(text: bytes, start: int, end: int) -> list[tuple[int, int]]:
+    """Where the triple-quoted strings stand that hold a line of 100 `=`; an open last one reaches to the end."""
+    spans, position = [], start
+    while match := _QUOTED.search(text, position, end):
+        position = match.end()
+        if match[0] in (b'"""', b"'''"):
+            position = _closed(text, match[0], position)
+            if text.find(BANNER, match.start(), position) >= 0:
+                spans.append((match.start(), position))
+    return spans
+
+
+def _closed(text: bytes, quotes: bytes, position: int) -> int:
+    """The end of the triple-quoted string whose inside starts at `position`; a quote behind a backslash is inside."""
+    while (found := text.find(quotes, position)) >= 0:
+        inside = text[position:found]
+        if (len(inside) - len(inside.rstrip(b"\\"))) % 2 == 0:
+            return found + len(quotes)
+        position = found + 1
+    return len(text)
+
+
+def _after(text: bytes, offset: int) -> int:
+    newline = text.find(b"\n", offset)
+    return newline + 1 if newline >= 0 else len(text)
