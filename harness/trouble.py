@@ -1,0 +1,51 @@
+"""What went wrong in a job that did not end well: the one rank that failed first, in its own words."""
+
+import re
+from pathlib import Path
+
+LAST_LINES = 40
+# What a healthy rank says when another one is gone.
+COLLATERAL = re.compile(
+    r"connection (?:closed|reset|refused|was closed)|broken pipe|DistBackendError|DistNetworkError|\[gloo|gloo/"
+    r"|ncclRemoteError|Socket Timeout|recvValue failed|heartbeat",
+    re.IGNORECASE,
+)
+PORT_TAKEN = re.compile(r"EADDRINUSE|address already in use", re.IGNORECASE)
+SIGNAL = re.compile(r"rank\s*:\s*(\d+).*?exitcode\s*:\s*-(\d+)", re.DOTALL)
+RANK_FILE = "stderr.log"
+
+
+def rank_outputs(folder: Path) -> dict[int, Path]:
+    """The stderr file of each rank below torchrun's log folder, in the order in which they were last written to."""
+    files = [path for path in folder.glob(f"**/{RANK_FILE}") if path.parent.name.isdigit()]
+    return {int(path.parent.name): path for path in sorted(files, key=lambda path: path.stat().st_mtime_ns)}
+
+
+def describe(launcher_stderr: str, ranks: dict[int, str]) -> str:
+    """The failure in words: a rank's own traceback or error line, or what the launcher itself says.
+
+    `ranks` maps a rank to its stderr, earliest failure first. A rank that only lost touch with the others is passed
+    over when another has a reason of its own.
+    """
+    spoken = {rank: said for rank, text in ranks.items() if (said := _own_words(text))}
+    own = {rank: said for rank, said in spoken.items() if not COLLATERAL.search(said)}
+    killed = SIGNAL.search(launcher_stderr)
+    if own or (spoken and not killed):
+        rank, said = next(iter((own or spoken).items()))
+        return said if said.startswith("error: ") else f"rank {rank} crashed:\n{said}"
+    if killed:
+        hint = " (out of memory?)" if killed[2] == "9" else ""
+        return f"rank {killed[1]} was ended by signal {killed[2]}{hint}"
+    if PORT_TAKEN.search(launcher_stderr + "".join(ranks.values())):
+        return "the port is in use on this machine: name another with --rdzv-endpoint HOST:PORT"
+    return _own_words(launcher_stderr) or launcher_stderr.strip()[-400:] or "it said nothing on stderr"
+
+
+def _own_words(text: str) -> str:
+    """The last traceback in `text`, or else its last `error:` line, or ""."""
+    lines = text.rstrip().splitlines()
+    starts = [number for number, line in enumerate(lines) if "Traceback (most recent call last)" in line]
+    if starts:
+        return "\n".join(lines[starts[0] :][-LAST_LINES:])
+    errors = [line for line in lines if line.startswith(("error: ", "usage: "))]
+    return errors[-1] if errors else ""
