@@ -1,0 +1,178 @@
+"""What a log's clock shows: its era, what its averages mean, and where it was turned back, stopped or skipped ahead.
+
+A clock is read from all metric lines of a run in the order of the file. Times are milliseconds of training, validation
+left out; a line's average is milliseconds per step by one of three definitions seen in public logs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from timing.run import Run
+
+UNTIMED_STEPS = 10
+FROZEN_STEPS = 8
+FROZEN_SHARE = 0.05
+LEAST_PACE_MS = 2.0
+ROUNDING_MS = 1.0
+DEFINITIONS = ("from the start", "from step 10", "since the last validation")
+
+
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """Metric lines with a time, in file order: arrays of one length (int64, float64, float64, int64, bool)."""
+
+    step: np.ndarray
+    time_ms: np.ndarray
+    average_ms: np.ndarray
+    line: np.ndarray
+    validation: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+    def only(self, mask: np.ndarray) -> "Lines":
+        """The lines where `mask` is true."""
+        return Lines(*(getattr(self, name)[mask] for name in ("step", "time_ms", "average_ms", "line", "validation")))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong with a clock: the line of the log and what it is, in words."""
+
+    line: int
+    text: str
+
+
+def timed_lines(run: Run) -> Lines:
+    """All lines of `run` that carry a finite time."""
+    step = np.concatenate([run.val_step, run.train_step])
+    time_ms = np.concatenate([run.val_time_ms, run.train_time_ms])
+    average = np.concatenate([run.val_step_avg_ms, run.train_step_avg_ms])
+    line = np.concatenate([run.val_line, run.train_line])
+    validation = np.arange(len(step)) < len(run.val_step)
+    order = np.argsort(line, kind="stable")
+    lines = Lines(step[order], time_ms[order], average[order], line[order], validation[order])
+    return lines.only(np.isfinite(lines.time_ms))
+
+
+def start_of_count(lines: Lines) -> int:
+    """Index of the first line after era A's reset: where, across step 10, the clock falls. 0 if there is none."""
+    falls = np.flatnonzero(np.diff(lines.time_ms) < -ROUNDING_MS)
+    for at in falls[:1]:
+        if lines.step[at] <= UNTIMED_STEPS <= lines.step[at + 1]:
+            return int(at + 1)
+    return 0
+
+
+def era_of(run: Run) -> str | None:
+    """ "A" if the clock leaves out the first ten steps, "B" if it counts every step, None if the log does not show it.
+
+    Shown by a reset across step 10, else by which steps the logged averages divide by.
+    """
+    lines = timed_lines(run)
+    if start_of_count(lines):
+        return "A"
+    found = {definition_of_average(lines, kind)[0] for kind in (True, False)}
+    if DEFINITIONS[1] in found:
+        return "A"
+    return "B" if found - {None} else None
+
+
+def time_after(run: Run, steps: int, exactly: bool = False) -> tuple[int, float] | None:
+    """(step, time in ms) of the first counted line at `steps` or later (`exactly`: at it), None if there is none."""
+    lines = timed_lines(run)
+    lines = lines.only(np.arange(len(lines)) >= start_of_count(lines))
+    hit = np.flatnonzero(lines.step == steps if exactly else lines.step >= steps)
+    return (int(lines.step[hit[0]]), float(lines.time_ms[hit[0]])) if hit.size else None
+
+
+def definition_of_average(lines: Lines, validation: bool) -> tuple[str | None, np.ndarray]:
+    """Which of DEFINITIONS the averages of the validation (or the train) lines follow, and the lines that break it.
+
+    A definition is recognised when at least nine tenths of the averages agree with it within rounding (1 ms of time,
+    0.006 ms or 0.1% of average); the others come back as line numbers. (None, all lines) if none is recognised.
+    """
+    counted = lines.only(np.arange(len(lines)) >= start_of_count(lines))
+    chosen = counted.only(counted.validation == validation)
+    best, misfits = None, chosen.line
+    for name, divisor, elapsed in _candidates(chosen):
+        usable = np.isfinite(chosen.average_ms) & (divisor > 0)
+        if not usable.any():
+            continue
+        with np.errstate(divide="ignore", invalid="ignore"):
+            expected = elapsed / divisor
+            slack = ROUNDING_MS * (1 + (name == DEFINITIONS[2])) / divisor + np.maximum(0.006, 1e-3 * expected)
+        wrong = chosen.line[usable & (np.abs(chosen.average_ms - expected) > slack)]
+        if len(wrong) <= 0.1 * usable.sum() and (best is None or len(wrong) < len(misfits)):
+            best, misfits = name, wrong
+    return best, misfits
+
+
+def _candidates(lines: Lines):
+    """(name, steps divided by, time divided) for each definition."""
+    yield DEFINITIONS[0], lines.step, lines.time_ms
+    yield DEFINITIONS[1], lines.step - UNTIMED_STEPS, lines.time_ms
+    yield DEFINITIONS[2], np.diff(lines.step, prepend=0), np.diff(lines.time_ms, prepend=0.0)
+
+
+def turned_back(lines: Lines) -> list[Finding]:
+    """Places where the clock falls, other than the one reset of era A."""
+    allowed = start_of_count(lines)
+    falls = np.flatnonzero(np.diff(lines.time_ms) < -ROUNDING_MS) + 1
+    return [
+        Finding(
+            int(lines.line[at]),
+            f"the clock falls from {lines.time_ms[at - 1]:.0f} to {lines.time_ms[at]:.0f} ms at step {lines.step[at]}",
+        )
+        for at in falls
+        if at != allowed
+    ]
+
+
+def negative(lines: Lines) -> list[Finding]:
+    """Lines with a negative time."""
+    return [
+        Finding(int(lines.line[at]), f"negative time {lines.time_ms[at]:.0f} ms at step {lines.step[at]}")
+        for at in np.flatnonzero(lines.time_ms < 0)
+    ]
+
+
+def stood_still(lines: Lines) -> list[Finding]:
+    """Stretches of eight steps or more in which the clock hardly moves (5% of the usual pace, so that hosts which run a
+    few steps ahead of their GPU are not meant). The first line of each stretch."""
+    counted = lines.only(np.arange(len(lines)) >= start_of_count(lines))
+    usual = usual_pace(counted)
+    if usual is None or usual < LEAST_PACE_MS:
+        return []
+    ahead = np.searchsorted(counted.step, counted.step + FROZEN_STEPS)
+    at = np.flatnonzero(ahead < len(counted))
+    to = ahead[at]
+    steps = counted.step[to] - counted.step[at]
+    slow = (counted.time_ms[to] - counted.time_ms[at]) <= FROZEN_SHARE * usual * steps
+    frozen = at[slow & (steps > 0)]
+    starts = frozen[np.diff(frozen, prepend=-2) > 1]
+    return [Finding(int(counted.line[i]), f"the clock stands still from step {counted.step[i]} on") for i in starts]
+
+
+def usual_pace(lines: Lines) -> float | None:
+    """Median milliseconds per step between neighbouring lines, None when there are too few."""
+    steps = np.diff(lines.step)
+    moved = steps > 0
+    return float(np.median(np.diff(lines.time_ms)[moved] / steps[moved])) if moved.any() else None
+
+
+def skipped(run: Run) -> list[Finding]:
+    """Train lines that jump over steps where a log otherwise prints them at a steady cadence; steps that go back."""
+    found = []
+    for step, line in ((run.train_step, run.train_line), (run.val_step, run.val_line)):
+        back = np.flatnonzero(np.diff(step) < 0) + 1
+        found += [Finding(int(line[i]), f"step {step[i]} comes after step {step[i - 1]}") for i in back]
+    gaps = np.diff(run.train_step)
+    if len(gaps) >= 10:
+        cadence = int(np.median(gaps))
+        found += [
+            Finding(int(run.train_line[i + 1]), f"step {run.train_step[i + 1]} follows step {run.train_step[i]}")
+            for i in np.flatnonzero(gaps > cadence)
+        ]
+    return found
