@@ -31,6 +31,46 @@ def main(debug):
     """The NanoGPT speedrun, re-runnable: records, replays, verdicts and charts."""
 
 
+@main.command("list")
+@click.option("--json", "as_json", is_flag=True, help="All facts, as JSON.")
+def list_records(as_json):
+    """The archive as a table; tab-separated when piped."""
+    from rich.console import Console
+
+    from harness.listing import show
+
+    show(Console(), as_json)
+
+
+@main.command()
+@click.argument("record")
+@click.option("--gpus", type=int, help="Ranks on this machine. Default: all of its GPUs, or 2 CPU ranks.")
+@click.option("--runs", default=1, show_default=True, help="Several runs; those already finished are kept.")
+@click.option("--fresh", is_flag=True, help="With --runs: start over, whatever is finished.")
+@click.option("--scale", default=1.0, metavar="FACTOR", help="Multiply the number of steps, such as by 0.1.")
+@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Override a setting; repeatable.")
+@click.option("--seed", type=int, help="Seed of the first run; the next ones count up.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Default: data/fineweb10B, or data/synthetic.")
+@click.option("--repeat", is_flag=True, help="Allow several passes over a corpus that is too small.")
+@click.option("--telemetry", default=0, metavar="STEPS", help="Log norms and optimizer figures every so many steps.")
+@click.option("--guard", is_flag=True, help="Watch FP8: telemetry on, and fallbacks to bf16 reported.")
+@click.option("--smoke", is_flag=True, help="Toy size and synthetic tokens, also on a machine with CUDA.")
+@click.option("--nnodes", default=1, help="Machines that take part.")
+@click.option("--node-rank", default=0, help="Which of them this is.")
+@click.option("--rdzv-endpoint", default="", metavar="HOST:PORT", help="Where node 0 listens.")
+@click.option("--stall-timeout", default=900.0, show_default=True, help="Seconds without a metric line that end a run.")
+@click.option("--runs-dir", type=click.Path(path_type=Path), default="runs", show_default=True)
+@click.option("--trust", "--yes", "trust", is_flag=True, help="Run code from outside the archive without asking.")
+def replay(record, **options):
+    """Run RECORD (a number, date, slug, folder or script) on this machine, and say what that proves."""
+    from rich.console import Console
+
+    from harness.plan import Options
+    from harness.replay import replay
+
+    replay(record, Options(**options), Console(soft_wrap=True, highlight=False, markup=False))
+
+
 @main.command()
 @click.option("--shards", default=8, show_default=True, help="Train shards of FineWeb, 100M tokens (200 MB) each.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Default: data/fineweb10B, or data/synthetic.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.errors import UserError
 
 CLASS = "Settings"
-TYPES = {"int": int, "float": float}
+TYPES = {"int": int, "float": float, "tuple": ast.literal_eval}
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ def check(name: str, value: object, settings: dict[str, Setting]) -> None:
         raise UserError(f"{name} is true or false, not {value!r}")
     if kind in TYPES:
         try:
-            TYPES[kind](value)
-        except (ValueError, TypeError):
+            TYPES[kind](as_text(value))
+        except (ValueError, TypeError, SyntaxError):
             raise UserError(f"{name} is of type {kind}: {value!r} is not") from None
 
 
@@ -102,9 +102,12 @@ def as_text(value: object) -> str:
     """A setting's value as it is written on the script's command line."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, (list, tuple)):
-        return ",".join(map(as_text, value))
-    return str(value)
+    return str(_as_tuple(value))
+
+
+def _as_tuple(value: object) -> object:
+    """TOML's lists, also lists of lists, as the tuples that a script's settings hold."""
+    return tuple(map(_as_tuple, value)) if isinstance(value, (list, tuple)) else value
 
 
 def as_arguments(overrides: dict[str, object]) -> list[str]:

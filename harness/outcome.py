@@ -1,0 +1,119 @@
+"""What finished runs show: the summary at the end of a replay, its smoke checks and its verdict."""
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.errors import RunFailed
+from harness.manifest import Manifest
+from harness.plan import Plan
+from harness.runs import LOG, shown
+from harness.witness import Metric, parse_metric
+
+FLOOR_TOLERANCE = 0.03  # nats: the loss over a smoke test's few tokens scatters around its expectation by less
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: its folder, its facts (`run.json`), and its metric lines as its log has them."""
+
+    folder: Path
+    facts: dict
+    metrics: tuple[Metric, ...]
+
+    @classmethod
+    def of(cls, folder: Path, facts: dict) -> "Result":
+        """Read the metric lines of a run folder; from stdout if the script kept no log."""
+        log = folder / LOG
+        text = (log if log.exists() else folder / "stdout.txt").read_text(errors="replace")
+        return cls(folder, facts, tuple(metric for line in text.splitlines() if (metric := parse_metric(line))))
+
+    @property
+    def losses(self) -> list[float]:
+        """Validation losses in nats, in order."""
+        return [metric.loss for metric in self.metrics if metric.kind == "val" and metric.loss is not None]
+
+    @property
+    def train_time_ms(self) -> float:
+        """The script's own clock at its last line."""
+        return self.metrics[-1].log_ms if self.metrics else float("nan")
+
+    @property
+    def steps(self) -> int:
+        """The last step."""
+        return self.metrics[-1].step if self.metrics else 0
+
+
+def report(plan: Plan, results: list[Result], manifest: Manifest | None, console: Console, guard: bool = False) -> None:
+    """Print the summary and the verdict. Raises RunFailed if a smoke check does not hold."""
+    if plan.nodes.rank:
+        console.print("done; node 0 has the log and the verdict")
+        return
+    for name, value in _rows(plan, results, manifest, guard):
+        console.print(f"{name:<22}{value}")
+    if not plan.smoke:
+        console.print(f"{'verdict':<22}{_judge(plan, results)}")
+        return
+    floor = manifest.entropy_nats if manifest else None
+    problems = [why for result in results if (why := smoke_problem(result.losses, plan.record.smoke_margin, floor))]
+    if problems:
+        raise RunFailed(f"smoke test failed: {problems[0]}")
+    console.print(f"{'verdict':<22}{_smoke_verdict(plan, floor)}")
+
+
+def smoke_problem(losses: list[float], margin: float, floor: float | None) -> str:
+    """Why validation losses fail the smoke test, "" if they do not: they must fall by `margin`, not below `floor`."""
+    if len(losses) < 2:
+        return "fewer than two validations to tell learning by"
+    fall = losses[0] - losses[-1]
+    if not fall >= margin:
+        return f"the loss went from {losses[0]:.4f} to {losses[-1]:.4f}, and should have fallen by {margin:g}"
+    if floor is not None and losses[-1] < floor - FLOOR_TOLERANCE:
+        return f"the loss {losses[-1]:.4f} is below the source's entropy {floor:.4f}: the model sees what it predicts"
+    return ""
+
+
+def _smoke_verdict(plan: Plan, floor: float | None) -> str:
+    above = " and stays above the floor" if floor is not None else ""
+    return f"PASSED as a smoke test: the loss falls by at least {plan.record.smoke_margin:g}{above}"
+
+
+def _rows(plan: Plan, results: list[Result], manifest: Manifest | None, guard: bool) -> list[tuple[str, str]]:
+    """The summary as pairs of a name and a value."""
+    rows = [("replay", f"{plan.record.label} ({plan.record.slug}), {plan.label.name}, {_count(results)}")]
+    rows.append(("first validation loss", _mean([result.losses[0] for result in results if result.losses], 4)))
+    rows.append(("last validation loss", _mean([result.losses[-1] for result in results if result.losses], 4)))
+    if plan.smoke and manifest and manifest.entropy_nats is not None:
+        rows.append(("entropy floor", f"{manifest.entropy_nats:.4f} (no honest loss on these tokens is lower)"))
+    seconds = [result.train_time_ms / 1000 for result in results]
+    rows.append(("training time", f"{_mean(seconds, 3)} s for {results[-1].steps:,} steps"))
+    if plan.label.name in ("same-batch", "stand-in") and plan.world_size < 8:
+        projected = statistics.fmean(seconds) * plan.world_size / 8
+        rows.append(("projected on 8 GPUs", f"{projected:.1f} s, if communication cost nothing"))
+    if guard:
+        fallbacks = [line for result in results for line in result.facts.get("fallbacks", [])]
+        rows.append(("fp8 fallbacks", "; ".join(fallbacks) or "none"))
+    rows += [("run folder", shown(result.folder)) for result in results]
+    return rows
+
+
+def _judge(plan: Plan, results: list[Result]) -> str:
+    """The referee's word on the logs of these runs."""
+    from harness.verify import verify
+
+    verdict = verify([result.folder / LOG for result in results], record=plan.record if plan.record.number else None)
+    return verdict.line
+
+
+def _count(results: list[Result]) -> str:
+    return f"{len(results)} run" + ("s" if len(results) > 1 else "")
+
+
+def _mean(values: list[float], places: int) -> str:
+    """A mean, with its deviation if there are several values."""
+    if not values:
+        return "none"
+    spread = f" ± {statistics.stdev(values):.{places}f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.{places}f}{spread}"
