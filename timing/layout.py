@@ -1,13 +1,13 @@
 """Where the parts of a log stand: the source with its helper modules, the environment, the metrics.
 
-    [100 x "="]                     some logs open with one
-    <source of the training script>
-    [helper modules, each under 40 x "-", "# file.py", 40 x "-"]
-    100 x "="
-    <environment>
-    100 x "="
-    [<more text>, 100 x "="]
-    <metric lines>
+[100 x "="]                     some logs open with one
+<source of the training script>
+[helper modules, each under 40 x "-", "# file.py", 40 x "-"]
+100 x "="
+<environment>
+100 x "="
+[<more text>, 100 x "="]
+<metric lines>
 """
 
 import re
@@ -85,6 +85,12 @@ def find_layout(head: bytes, banners: list[Banner], start: int = 0) -> Layout:
     if not first_python or (first_metric and first_metric.start() < first_python.start()):
         return none
     return Layout(start, end.offset, line, _after(head, end.offset), end.line + 1, odd)
+
+
+def first_metric(text: bytes) -> int:
+    """Where the first metric line in `text` starts; its length if there is none."""
+    match = _METRIC.search(text)
+    return match.start() if match else len(text)
 
 
 def split_helpers(source: bytes) -> list[Part]:

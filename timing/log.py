@@ -1,69 +1,145 @@
-"""Every known dialect of training log, from a file to a frozen `Run`."""
+"""Every known dialect and layout of training log, from a file to a frozen `Run`."""
+
 import hashlib
+import os
 import re
-from dataclasses import fields
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from timing.environment import read_environment
-from timing.layout import find_layout, split_helpers
-from timing.metrics import scan
+from timing.blocks import open_log
+from timing.environment import Environment
+from timing.folders import log_files
+from timing.oddities import completeness, describe
+from timing.parts import Parts, read_parts
 from timing.run import LogError, Note, Run
+from timing.scan import Scan
 from timing.text import printable
 
 __all__ = ["LogError", "Note", "Run", "printable", "read_log", "read_logs"]
+
 _PEAK = re.compile(rb"peak memory (?:allocated|consumption): (\d{1,12}) MiB")
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_FACTS = ("python", "torch", "cuda", "triton", "driver", "gpu", "gpus", "device", "world_size", "date")
+_FACTS += ("seed", "manifest", "fidelity", "run_id")
+_HELD_LOSSES = 50  # that many earlier losses say with how many decimals a loss is printed
+
+Columns = dict[str, dict[str, np.ndarray]]  # by kind ("val", "train"), then by name
 
 
-def read_log(path) -> Run:
+def read_log(path: str | os.PathLike) -> Run:
+    """Read one log, in one pass and bounded memory, whatever its size.
+
+    Raises LogError, with one line that names the file, if it cannot be read or is no log at all. Whatever else is
+    wrong with it (cut short, spliced, mixed, damaged) is said in the Run's `notes`. Nothing from it is executed.
+    """
+    name = printable(str(path), 300)
     try:
-        data = Path(path).read_bytes()
-    except OSError as e:
-        raise LogError(f"{printable(str(path), 300)}: cannot be read: {e.strerror}") from None
-    s = scan(data)
-    lay = find_layout(data, s.banners)
-    keep = {k: [r for r in v if r[4] >= lay.environment_line] for k, v in s.rows.items()}
-    allrows = sorted((r[4], r) for v in keep.values() for r in v)
-    if not allrows and not s.banners:
-        raise LogError(f"{printable(str(path), 300)}: no metric line (step:1/100 train_time:... or s:1 tel:...) in it; is it a speedrun log?")
-    m = re.compile(rb"^(?:step:\d+/\d+ |s:\d+ t(?:el|rl):)", re.M).search(data, lay.environment_start)
-    env_text = data[lay.environment_start: m.start() if m else len(data)][:256 << 10].decode(errors="replace").replace("\r\n", "\n")
-    env = read_environment(env_text)
-    values = {f.name: None for f in fields(Run)}
-    values.update(env.facts)
-    cols = {}
-    for kind in ("val", "train"):
-        rows = keep[kind]
-        for j, (name, t) in enumerate([("step", np.int64), ("loss", float), ("time_ms", float), ("step_avg_ms", float), ("line", np.int64)]):
-            cols[f"{kind}_{name}"] = np.array([r[j] for r in rows], t)
-    values.update(cols)
-    src = data[lay.source_start:lay.source_end]
-    parts = split_helpers(src) if lay.source_line else []
-    notes = [Note(*f) for f in s.faults] + [Note(a + lay.environment_line - 1, b) for a, b in env.odd]
-    peak = [mm for i, raw in s.peaks if (mm := _PEAK.match(raw))]
-    steps = np.sort(cols["val_line"])
-    restart = [int(cols["val_line"][i + 1]) for i in np.flatnonzero(np.diff(cols["val_step"]) < 0)]
-    values.update(
-        path=str(path), dialect="llmc" if allrows and allrows[-1][1][5] is None else "step",
-        planned_steps=allrows[-1][1][5] if allrows else None,
-        source=parts[0].content.decode(errors="replace") if parts else None,
-        helpers={p.name: p.content.decode(errors="replace") for p in parts[1:]},
-        source_sha256=hashlib.sha256(src).hexdigest() if parts else None, source_line=lay.source_line,
-        overrides=env.overrides, peak_memory_mib=int(peak[-1][1]) if peak else None,
-        telemetry_line=np.array(s.telemetry, np.int64), fallbacks=tuple(Note(i, printable(r.decode(errors="replace"), 300)) for i, r in s.fallbacks),
-        restart_line=np.array(restart, np.int64), lines=s.lines, bytes=len(data), digest=hashlib.sha256(data).hexdigest(),
-        env_line={k: v + lay.environment_line - 1 for k, v in env.line.items()}, notes=tuple(notes))
-    return Run(**values)
+        with open_log(path) as file:
+            scan = Scan(file, name)
+            parts = read_parts(file, scan)
+    except OSError as error:
+        raise LogError(f"{name}: cannot be read: {error.strerror or error}") from None
+    if not scan.tally.bytes:
+        raise LogError(f"{name}: is empty")
+    columns = _take_columns(scan, parts.layout.environment_line)
+    if not any(len(named["line"]) for named in columns.values()) and not parts.environment.facts:
+        raise LogError(f"{name}: is not a training log: no line like 'step:1/100 train_time:...' or 's:1 tel:...'")
+    return _assemble(str(path), scan, parts, columns)
 
 
-def read_logs(paths, workers=None):
-    out = []
-    for path in paths:
-        path = Path(path)
-        for p in sorted(q for q in path.rglob("*") if q.suffix in (".txt", ".log")) if path.is_dir() else [path]:
-            try:
-                out.append(read_log(p))
-            except LogError as e:
-                out.append(e)
-    return out
+def read_logs(paths: Iterable[str | os.PathLike], workers: int | None = None) -> list[Run | LogError]:
+    """Read files and the logs in folders on all cores (or `workers` threads: numpy works outside the interpreter lock).
+
+    In the order of `paths`, a folder's files by name; what cannot be read is a LogError in its place.
+    """
+    files = [file for path in paths for file in log_files(path)]
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        return list(pool.map(_read_or_error, files))
+
+
+def _read_or_error(file: Path | LogError) -> Run | LogError:
+    if isinstance(file, LogError):
+        return file
+    try:
+        return read_log(file)
+    except LogError as error:
+        return error
+
+
+def _take_columns(scan: Scan, begin: int) -> Columns:
+    """The metric columns from line `begin` on: what stands before is the source's text."""
+    columns = {kind: {name: c.take() for name, c in named.items()} for kind, named in scan.columns.items()}
+    for named in columns.values():
+        row = int(np.searchsorted(named["line"], begin))
+        if row:
+            named.update({name: values[row:] for name, values in named.items()})
+    return columns
+
+
+def _assemble(path: str, scan: Scan, parts: Parts, columns: Columns) -> Run:
+    notes = [*parts.notes, *_settle_unclosed(scan, columns)]
+    first = {kind: int(named["line"][0]) for kind, named in columns.items() if len(named["line"])}
+    described, restarts = describe(scan, parts.layout.environment_line, first)
+    planned = scan.odd.plans[-1][1] if first else None
+    run = Run(
+        path=path,
+        dialect="llmc" if planned == -1 else "step",
+        planned_steps=None if planned == -1 else planned,
+        **{f"{kind}_{name}": values for kind, named in columns.items() for name, values in named.items()},
+        **_source_facts(parts),
+        **_environment_facts(parts.environment, scan, path),
+        telemetry_line=scan.telemetry.take(),
+        fallbacks=tuple(Note(line, printable(text.decode(errors="replace"), 300)) for line, text in scan.fallbacks),
+        restart_line=np.array(restarts, np.int64),
+        lines=scan.tally.lines,
+        bytes=scan.tally.bytes,
+        digest=scan.tally.sha256.hexdigest(),
+        notes=(),
+    )
+    notes += [*described, *completeness(run)]
+    return replace(run, notes=tuple(sorted(notes, key=lambda note: note.line)))
+
+
+def _source_facts(parts: Parts) -> dict:
+    texts = [part.content.decode(errors="replace") for part in parts.modules]
+    names = [printable(part.name, 300) for part in parts.modules]
+    return {
+        "source": texts[0] if texts else None,
+        "helpers": dict(zip(names[1:], texts[1:], strict=True)),
+        "source_sha256": hashlib.sha256(parts.source).hexdigest() if texts else None,
+        "source_line": parts.layout.source_line if texts else None,
+    }
+
+
+def _environment_facts(environment: Environment, scan: Scan, path: str) -> dict:
+    facts = {name: environment.facts.get(name) for name in _FACTS}
+    if facts["run_id"] is None and _UUID.fullmatch(Path(path).stem):
+        facts["run_id"] = Path(path).stem
+    lines = dict(environment.line)
+    peak = _PEAK.match(scan.peak[1]) if scan.peak else None
+    if peak:
+        lines["peak_memory_mib"] = scan.peak[0]
+    return facts | {
+        "overrides": environment.overrides,
+        "peak_memory_mib": int(peak[1]) if peak else None,
+        "env_line": lines,
+    }
+
+
+def _settle_unclosed(scan: Scan, columns: Columns) -> list[Note]:
+    """Take the loss that ends a file without a last newline only if it has the decimals of the losses before it."""
+    if not scan.odd.unclosed:
+        return []
+    line, kind, text = scan.odd.unclosed
+    named = columns[kind]
+    decimals = len(text.partition(b".")[2])
+    before = named["loss"][-1 - _HELD_LOSSES : -1]
+    if len(before) and decimals and all(round(float(loss), decimals) == loss for loss in before):
+        named["loss"][-1] = float(text)
+        return []
+    named.update({name: values[:-1] for name, values in named.items()})
+    return [Note(line, "the last line is cut short: its loss is not taken")]

@@ -1,6 +1,7 @@
 """What one log says: the frozen result of `timing.log.read_log`."""
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -114,7 +115,7 @@ class Run:
         if not len(self.restart_line):
             return (self,)
         bounds = [0, *self.restart_line.tolist(), self.lines + 1]
-        return tuple(self._between(first, end) for first, end in zip(bounds[:-1], bounds[1:], strict=True))
+        return tuple(self._between(first, end) for first, end in pairwise(bounds))
 
     def _between(self, first: int, end: int) -> "Run":
         """This run with only the metric lines first <= line < end."""

@@ -9,8 +9,8 @@ _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 def printable(text: str, limit: int | None = None) -> str:
     """`text` without control characters, escape sequences' starts, bidirectional overrides and lone surrogates.
 
-    Newlines and tabs stay. With `limit`, newlines and tabs become blanks too and at most `limit` characters remain: what
-    a field in a table or a one-line message needs. HTML is not escaped: that is the page's own duty.
+    Newlines and tabs stay. With `limit`, they become blanks too and at most `limit` characters remain: what a field in
+    a table or a one-line message needs. HTML is not escaped: that is the page's own duty.
     """
     if limit is not None:
         text = " ".join(text[: 4 * limit].split())

@@ -1,0 +1,151 @@
+"""One pass over a log's blocks: its metric columns, and the few other lines that matter."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from timing.blocks import Block, Tally, blocks
+from timing.layout import BANNER, Banner
+from timing.lines import MetricLine
+from timing.metrics import Metrics, read_metrics
+
+KEPT = 1000  # of each kind of other line and of each oddity: a hostile log may hold millions
+_LONGEST_TEXT = 400
+
+
+def _word(text: bytes) -> np.uint64:
+    return np.uint64(int.from_bytes(text, "little"))
+
+
+_BANNER, _TELEMETRY, _FALLBACK, _PEAK = (_word(text) for text in (b"========", b"telemetr", b"fallback", b"peak mem"))
+
+
+class Column:
+    """A growing column that stays small: integers as 32 bits where they fit, nothing for a piece without figures."""
+
+    def __init__(self, dtype: type):
+        self.dtype = dtype
+        self._pieces: list[tuple[int, np.ndarray | None]] = []
+
+    def append(self, values: np.ndarray) -> None:
+        """Add `values` (int64 or float64, copied) at the end."""
+        if self.dtype is np.float64:
+            kept = None if np.isnan(values).all() else values.copy()
+        else:
+            kept = values.astype(np.int32 if not len(values) or values.max() < 2**31 else np.int64)
+        self._pieces.append((len(values), kept))
+
+    def take(self) -> np.ndarray:
+        """The whole column; its pieces are given up. A float column without any figure is one nan, broadcast."""
+        length = sum(length for length, _ in self._pieces)
+        if self.dtype is np.float64 and all(values is None for _, values in self._pieces):
+            return np.broadcast_to(np.float64(np.nan), length)
+        whole, end = np.empty(length, self.dtype), length
+        while self._pieces:
+            length, values = self._pieces.pop()
+            whole[end - length : end] = np.nan if values is None else values
+            end -= length
+        return whole
+
+
+@dataclass
+class Oddities:
+    """What is odd in the metric lines, in the order of the log; at most KEPT of each kind."""
+
+    faults: list[tuple[int, str]] = field(default_factory=list)
+    not_finite: list[tuple[int, str]] = field(default_factory=list)  # (line, kind)
+    backwards: list[tuple[int, int, int]] = field(default_factory=list)  # (line, step before, step)
+    repeats: list[tuple[int, str, int]] = field(default_factory=list)  # (line, kind, step)
+    gaps: list[tuple[int, int, int]] = field(default_factory=list)  # (line, step before, step) in training lines
+    single_steps: int = 0  # training lines whose step is the one after the line before's
+    plans: list[tuple[int, int]] = field(default_factory=list)  # (line, planned steps from there on; -1: llm.c)
+    unclosed: tuple[int, bytes] | None = None  # (line, the loss at the very end of the file)
+
+
+class Scan:
+    """What the pass over a log leaves."""
+
+    def __init__(self, file, name: str):
+        """Read `file` to its end; `name` is for errors. Raises LogError for a file that is not plain text."""
+        self.tally = Tally()
+        self.columns = {
+            kind: {
+                column: Column(np.int64 if column in ("step", "line") else np.float64)
+                for column in ("step", "loss", "time_ms", "step_avg_ms", "line")
+            }
+            for kind in ("val", "train")
+        }
+        self.banners: list[Banner] = []
+        self.telemetry = Column(np.int64)
+        self.fallbacks: list[tuple[int, bytes]] = []
+        self.peak: tuple[int, bytes] | None = None  # the last such line
+        self.odd = Oddities()
+        self._last_step = {"val": -1, "train": -1, "any": -1}
+        for block in blocks(file, name, self.tally):
+            self._read(block)
+
+    def _read(self, block: Block) -> None:
+        first_words = block.words[block.starts]
+        self._read_other_lines(block, first_words)
+        rows = read_metrics(block, first_words, lambda line, metric: self._note(block.first_line + line, metric))
+        if not len(rows):
+            return
+        rows.line = rows.line + block.first_line
+        self._note_order(rows)
+        for kind, chosen in (("val", rows.keep(rows.validation)), ("train", rows.keep(~rows.validation))):
+            self._note_stride(kind, chosen)
+            for name, column in self.columns[kind].items():
+                column.append(getattr(chosen, name))
+
+    def _read_other_lines(self, block: Block, first_words: np.ndarray) -> None:
+        for line in np.flatnonzero(first_words == _BANNER)[:KEPT].tolist():
+            if _text(block, line).rstrip() == BANNER and len(self.banners) < KEPT:
+                self.banners.append(Banner(block.offset + int(block.starts[line]), block.first_line + line))
+        telemetry = np.flatnonzero(first_words == _TELEMETRY)
+        if len(telemetry):
+            self.telemetry.append(telemetry + block.first_line)
+        for line in np.flatnonzero(first_words == _FALLBACK)[: KEPT - len(self.fallbacks)].tolist():
+            self.fallbacks.append((block.first_line + line, _text(block, line)))
+        for line in np.flatnonzero(first_words == _PEAK)[-1:].tolist():
+            self.peak = (block.first_line + line, _text(block, line))
+
+    def _note(self, line: int, metric: MetricLine) -> None:
+        if metric.fault and len(self.odd.faults) < KEPT:
+            self.odd.faults.append((line, metric.fault))
+        if not metric.finite and len(self.odd.not_finite) < KEPT:
+            self.odd.not_finite.append((line, metric.kind))
+        if metric.unclosed:
+            self.odd.unclosed = (line, metric.unclosed)
+
+    def _note_order(self, rows: Metrics) -> None:
+        """Note where the step counter runs backwards and where the planned number of steps changes."""
+        before = np.concatenate([[self._last_step["any"]], rows.step[:-1]])
+        for row in np.flatnonzero(rows.step < before)[: KEPT - len(self.odd.backwards)].tolist():
+            self.odd.backwards.append((int(rows.line[row]), int(before[row]), int(rows.step[row])))
+        self._last_step["any"] = int(rows.step[-1])
+        known = self.odd.plans[-1][1] if self.odd.plans else None
+        first = [0] if known != rows.planned[0] else []
+        changes = [*first, *(np.flatnonzero(rows.planned[1:] != rows.planned[:-1]) + 1).tolist()]
+        self.odd.plans += [(int(rows.line[row]), int(rows.planned[row])) for row in changes]
+        if len(self.odd.plans) > 2 * KEPT:
+            del self.odd.plans[KEPT:-KEPT]
+
+    def _note_stride(self, kind: str, rows: Metrics) -> None:
+        """Note, in the lines of one kind, where a step stands twice running and where training steps are left out."""
+        if not len(rows):
+            return
+        before = np.concatenate([[self._last_step[kind]], rows.step[:-1]])
+        for row in np.flatnonzero(rows.step == before)[: KEPT - len(self.odd.repeats)].tolist():
+            self.odd.repeats.append((int(rows.line[row]), kind, int(rows.step[row])))
+        if kind == "train":
+            single = rows.step == before + 1
+            self.odd.single_steps += int(np.count_nonzero(single))
+            gaps = np.flatnonzero(~single & (rows.step > before) & (before >= 0))
+            for row in gaps[: KEPT - len(self.odd.gaps)].tolist():
+                self.odd.gaps.append((int(rows.line[row]), int(before[row]), int(rows.step[row])))
+        self._last_step[kind] = int(rows.step[-1])
+
+
+def _text(block: Block, line: int) -> bytes:
+    start, end = int(block.starts[line]), int(block.ends[line])
+    return bytes(block.memory[start : min(end, start + _LONGEST_TEXT)])
