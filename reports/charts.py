@@ -1,0 +1,51 @@
+"""The five figures under their names, and how each becomes bytes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from reports import attribution, curves, machine, progress, significance
+from reports.style import COLUMN, DARK, LIGHT, SLIDE, Size, Theme, drawing, to_bytes
+
+__all__ = ["CHARTS", "COLUMN", "DARK", "LIGHT", "SLIDE", "Chart", "file_name", "render"]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure: what draws it (frames, theme, size -> figure), the frames that it asks for, what it shows in words."""
+
+    name: str
+    draw: Callable
+    frames: tuple[str, ...]
+    says: str
+
+
+CHARTS = {
+    chart.name: chart
+    for chart in (
+        Chart("progress", progress.draw, ("history", "eras"), "Record time against date, 2024 to today"),
+        Chart(
+            "attribution", attribution.draw, ("gains",), "How much came from fewer steps and how much from faster ones"
+        ),
+        Chart("curves", curves.draw, ("curves",), "Validation loss against steps, tokens and seconds"),
+        Chart("machine", machine.draw, ("replays",), "Replayed times against the listed ones"),
+        Chart("significance", significance.draw, ("losses", "summary"), "Final losses of every run against the target"),
+    )
+}
+
+
+def render(name: str, frames: dict[str, pd.DataFrame], theme: Theme, size: Size, kind: str) -> bytes:
+    """The chart `name` from its frames (by the names in `Chart.frames`) as `svg` or `png` bytes.
+
+    The same frames give the same bytes. Raises KeyError for an unknown chart or a missing frame.
+    """
+    chart = CHARTS[name]
+    with drawing(theme, size):
+        figure = chart.draw(*(frames[frame] for frame in chart.frames), theme, size)
+        return to_bytes(figure, kind, chart.says)
+
+
+def file_name(name: str, theme: Theme, size: Size, kind: str) -> str:
+    """`progress-light.svg`, and `progress-column-light.svg` for the narrow one."""
+    return "-".join([name, *(["column"] if size.is_column else []), theme.name]) + f".{kind}"
