@@ -126,7 +126,7 @@ def _ended(watch: _Watch, outcome: str | None) -> Ended:
     if outcome == "stalled":
         return Ended(outcome, exit_code, witness, f"no metric line for {watch.job.stall_timeout_s:g} s, {last}")
     if outcome == "interrupted":
-        return Ended(outcome, exit_code, witness, f"interrupted {last}")
+        return Ended(outcome, exit_code, witness, f"{last}; every rank was stopped")
     if exit_code != 0:
         return Ended("crashed", exit_code, witness, trouble.describe(launcher, ranks))
     if watch.job.speaks and not witness.complete:

@@ -1,7 +1,6 @@
 """Replay a record: plan, data, one run after the other, and what they show."""
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +18,6 @@ from harness.progress import progress
 from harness.record import Record
 from harness.signals import Interrupted
 from harness.torchrun import check_port, environment, torchrun_command
-
-Command = Callable[[Path, list[str], int, Path], list[str]]
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ def set_stage(record: Record, options: Options, console: Console) -> tuple[Stage
     earlier = (
         [] if options.fresh or options.runs == 1 else runs.of_plan(options.runs_dir, record.slug, plan.digest(manifest))
     )
-    batch = earlier[-1][1]["batch"] if earlier else f"{runs.now():%Y%m%d-%H%M%S-%f}"
+    batch = earlier[-1][1]["batch"] if earlier else runs.time_id()
     kept = [Result.of(folder, facts) for folder, facts in earlier if facts["outcome"] == "finished"]
     return Stage(plan, machine, manifest, options.runs_dir, batch, console), kept[: options.runs]
 
@@ -96,13 +93,12 @@ def announce(plan: Plan, machine: Machine, console: Console) -> None:
         console.print(note)
 
 
-def perform(stage: Stage, run: int, of: int, command: Command | None = None) -> Result:
+def perform(stage: Stage, run: int, of: int) -> Result:
     """Run number `run` of a plan in a folder of its own. Raises RunFailed, in words, if it does not finish."""
     plan = stage.plan
     folder = runs.create(stage.runs_dir, plan.record.slug).absolute()
     arguments = plan.arguments(folder / runs.LOG, run)
-    build = command or (lambda *parts: torchrun_command(*parts, plan.nodes))
-    line = build(plan.record.script.absolute(), arguments, plan.ranks, folder)
+    line = torchrun_command(plan.record.script.absolute(), arguments, plan.ranks, folder, plan.nodes)
     if plan.settings is None:
         _offer_data(folder, plan.data_dir)
     job = launch.Job(line, folder, environment(plan.ranks, plan.gpu), plan.stall_timeout_s, plan.nodes.rank == 0)

@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import secrets
 from pathlib import Path
 
 from harness.errors import UserError
@@ -17,9 +16,14 @@ def now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
+def time_id() -> str:
+    """A name that no other moment has; names sort by age."""
+    return f"{now():%Y%m%d-%H%M%S-%f}"
+
+
 def create(runs_dir: Path, slug: str) -> Path:
-    """A new run folder. Its name begins with the time, so that names sort by age. Raises UserError if it cannot be."""
-    folder = runs_dir / slug / f"{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    """A new run folder, named by the time. Raises UserError if it cannot be made."""
+    folder = runs_dir / slug / time_id()
     try:
         folder.mkdir(parents=True)
     except OSError as error:

@@ -1,8 +1,13 @@
 """A small archive of invented records, for tests of the harness."""
 
+import sys
 from pathlib import Path
 
 import pytest
+
+from harness.machine import Machine
+
+FAKE = Path(__file__).parent / "fake_train.py"
 
 FACTS = """\
 number = "{number}"
@@ -61,3 +66,25 @@ def archive(tmp_path) -> Path:
     add_record(root, "39", "2025-09-30", "custom-batching")
     add_record(root, "40", "2025-10-04", "backout")
     return root
+
+
+@pytest.fixture
+def add(tmp_path):
+    """Adds a record to the archive of this test: `add(number, date, name, script)` returns its folder."""
+    return lambda *facts: add_record(tmp_path / "records", *facts)
+
+
+@pytest.fixture
+def fake_machine(monkeypatch, tmp_path, archive):
+    """A CPU machine, the small archive, one process in place of torchrun, and `tmp_path` as the working directory."""
+    machine = Machine((), "2.13.0+cpu", None, None, "cpu", 2, 24.0, "Linux")
+    monkeypatch.setattr("harness.archive.ROOT", archive)
+    monkeypatch.setattr("harness.replay.ROOT", archive)
+    monkeypatch.setattr("harness.replay.this_machine", lambda: machine)
+    monkeypatch.setattr(
+        "harness.replay.torchrun_command", lambda script, args, *_: [sys.executable, str(script), *args]
+    )
+    monkeypatch.chdir(tmp_path)
+    for folder in archive.iterdir():
+        (folder / "train.py").write_text(FAKE.read_text())
+    return machine
