@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import click
 from rich.console import Console
 from rich.table import Table
 
@@ -20,12 +21,12 @@ def show(console: Console, as_json: bool) -> None:
     if not records:
         raise UserError("the archive is empty: there is no record.toml below records/")
     if as_json:
-        console.out(json.dumps([facts(record) for record in records], indent=1), highlight=False)
+        click.echo(json.dumps([facts(record) for record in records], indent=1))
     elif console.is_terminal:
         console.print(_table(records))
     else:
         for cells in (COLUMNS, *map(row, records)):
-            console.out("\t".join(cells), highlight=False)
+            click.echo("\t".join(cells))
 
 
 def row(record: Record) -> tuple[str, ...]:
