@@ -1,0 +1,36 @@
+# One image for every record: released PyTorch on CUDA, the archive, and the harness as its command.
+#
+#   docker build -t speedrun-archive .
+#   docker run --rm --gpus all --ipc=host -v "$PWD/data:/archive/data" -v "$PWD/runs:/archive/runs" \
+#       --user "$(id -u):$(id -g)" speedrun-archive replay 2025-10-15
+#
+# --ipc=host: NCCL and the data loaders share memory. --user: the mounted folders keep their owner.
+FROM nvidia/cuda:13.0.1-base-ubuntu24.04
+
+# Triton compiles its launchers with the C compiler and Python's headers at run time.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends gcc libc6-dev less make python3 python3-dev python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+
+# HOME and USER hold for any --user: torch names its kernel cache by them.
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 HOME=/home/runner USER=runner
+RUN useradd --create-home --home-dir /home/runner --uid 10001 runner \
+    && chmod 777 /home/runner \
+    && python3 -m venv /opt/venv
+
+WORKDIR /archive
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+# The largest layer by far, and the one that changes least.
+RUN pip install --no-cache-dir -c constraints.txt torch
+
+COPY harness harness
+COPY timing timing
+COPY reports reports
+COPY records records
+RUN pip install --no-cache-dir -c constraints.txt -e . \
+    && mkdir -p data runs \
+    && chmod 777 data runs
+
+USER runner
+ENTRYPOINT ["harness"]
+CMD ["--help"]
