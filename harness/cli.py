@@ -85,5 +85,23 @@ def data(**options):
     click.echo(prepare(**options))
 
 
+@main.command()
+@click.argument("old")
+@click.argument("new")
+@click.option("--side-by-side/--unified", default=False, help="Two columns, or one (the default).")
+@click.option("--stat", "only_stat", is_flag=True, help="Only the lines changed, section by section.")
+@click.option("--facts", "only_facts", is_flag=True, help="Only the settings and published figures that differ.")
+@click.option("--context", default=3, show_default=True, metavar="LINES", help="Unchanged lines around a change.")
+@click.option("--whole", is_flag=True, help="Fold nothing that changed: claims and moved blocks in full.")
+@click.option("--light", is_flag=True, help="Colours for a light terminal.")
+@click.option("--color/--no-color", "colour", default=None, help="Default: colour on a terminal.")
+def diff(old, new, **options):
+    """Show what changed from record OLD to record NEW: the scripts, section by section."""
+    from harness.diff_report import diff
+
+    text = diff(old, new, **options)
+    click.echo_via_pager(text, color=True) if sys.stdout.isatty() else click.echo(text, nl=False, color=True)
+
+
 if __name__ == "__main__":
     main()

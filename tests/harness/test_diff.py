@@ -1,0 +1,222 @@
+"""The diff of two records: exact, in the right words, with moves seen as moves, and safe to show."""
+
+import textwrap
+
+import pytest
+from click.testing import CliRunner
+
+from harness import diff_tables
+from harness.cli import main
+from harness.diff import compare
+from harness.diff_report import diff
+from harness.diff_view import Options, View
+from harness.hunks import Arrival, Fold, Heading, rows, side_by_side
+from harness.outline import OPENING, claim, lines_of, scopes, sections
+from harness.record import load
+from harness.settings import read_settings
+
+RULE = "# " + "-" * 98
+
+
+def banner(title):
+    return f"{RULE}\n# {title}\n{RULE}\n\n"
+
+
+SCRIPT = (
+    '"""Record 1 · a start\n\nClaim      45 minutes.\n           On 8 GPUs.\nNew        The first one\n'
+    '           of all.\nParent     none\n"""\n\nimport torch\n\n'
+    + banner("Settings")
+    + "class Settings:\n    steps: int = 10  # of the record\n    dim: int = 64\n    rate: float = 0.1\n\n\n"
+    + banner("Model")
+    + textwrap.dedent("""\
+        def norm(x):
+            scale = x.square().mean(-1, keepdim=True)
+            scale = scale.add(1e-6).rsqrt()
+            return (x * scale).to(x.dtype)
+
+
+        class Block:
+            def __init__(self):
+                self.first = make_a_layer(1)
+
+            # why it is so
+            @property
+            def width(self):
+                return self.first.width
+        """)
+)
+
+
+def changes(parts, kind, moved=False):
+    return [line.text for part in parts for line in part.lines if line.kind == kind and line.moved == moved]
+
+
+# --- outline
+
+
+def test_sections_scopes_and_claim():
+    assert [part.title for part in sections(SCRIPT)] == [OPENING, "Settings", "Model"]
+    assert sections(SCRIPT)[-1].last == len(lines_of(SCRIPT))
+    where = dict(zip(lines_of(SCRIPT), scopes(SCRIPT)))
+    assert where["    dim: int = 64"] == "class Settings"
+    assert where["    @property"] == where["    # why it is so"] == "class Block › def width"
+    assert where["    return (x * scale).to(x.dtype)"] == "def norm"
+    assert claim(SCRIPT) == {"Claim": "45 minutes. On 8 GPUs.", "New": "The first one of all.", "Parent": "none"}
+
+
+def test_outline_of_what_is_no_python():
+    assert claim("(") == {} and scopes("(") == [""] and [part.title for part in sections("(")] == [OPENING]
+
+
+def test_a_renamed_function_keeps_its_lines():
+    renamed = SCRIPT.replace("def norm", "def rms_norm")
+    assert changes(compare(SCRIPT, renamed), "come") == ["def rms_norm(x):"]
+
+
+NORM = SCRIPT[SCRIPT.index("def norm") : SCRIPT.index("class Block")]
+
+
+def test_a_function_moved_to_another_section_is_a_move():
+    moved = SCRIPT.replace(NORM, "").replace("class Settings", NORM + "class Settings")
+    parts = compare(SCRIPT, moved)
+    assert changes(parts, "come") == changes(parts, "gone") == []
+    assert changes(parts, "come", moved=True) == changes(parts, "gone", moved=True) == lines_of(NORM)
+
+
+def test_a_move_into_a_class_with_more_indentation():
+    moved = SCRIPT.replace(NORM, "") + textwrap.indent(NORM.rstrip(), "    ") + "\n"
+    assert len(changes(compare(SCRIPT, moved), "come", moved=True)) == 4
+
+
+def test_changed_words_of_a_changed_line_are_marked():
+    parts = compare(SCRIPT, SCRIPT.replace("steps: int = 10 ", "steps: int = 2330 "))
+    gone, come = (line for part in parts for line in part.lines if line.kind != "same")
+    assert gone.peer == come.new and come.peer == gone.old
+    assert [gone.text[a:b] for a, b in gone.words] == ["10"] and [come.text[a:b] for a, b in come.words] == ["2330"]
+
+
+# --- folding and drawing
+
+
+def test_rows_fold_what_is_not_near_a_change_and_name_the_definition():
+    parts = compare(SCRIPT, SCRIPT.replace("self.first.width", "self.first.height"))
+    drawn = rows(parts[-1], context=1)
+    assert isinstance(drawn[0], Fold) and drawn[0].reason == "same" and len(drawn[0].lines) == 16
+    assert drawn[1].text == "    def width(self):"
+    assert [row.kind for row in drawn[1:]] == ["same", "gone", "come"]
+    heads = [row.scope for row in rows(parts[-1], context=0) if isinstance(row, Heading)]
+    assert heads == ["class Block › def width"]
+
+
+def test_rows_fold_the_claim_and_the_place_a_block_left():
+    moved = (
+        SCRIPT.replace(NORM, "").replace("class Settings", NORM + "class Settings").replace("45 minutes", "30 minutes")
+    )
+    parts = compare(SCRIPT, moved)
+    assert {row.reason for row in rows(parts[0]) if isinstance(row, Fold)} == {"claim", "same"}
+    [arrival] = [row for row in rows(parts[1]) if isinstance(row, Arrival)]
+    assert arrival.count == 6 and lines_of(SCRIPT)[arrival.origin - 1] == "def norm(x):"
+    assert "away" in {row.reason for row in rows(parts[2]) if isinstance(row, Fold)}
+    assert all(row.reason == "same" for part in parts for row in rows(part, whole=True) if isinstance(row, Fold))
+
+
+def test_side_by_side_rows_face_their_versions():
+    parts = compare("a = 1\nold_only()\nbb = 22\n", "a = 1\nbb = 23\nnew_one()\n")
+    facing = [(left and left.text, right and right.text) for left, right in side_by_side(list(parts[0].lines))]
+    assert facing == [("a = 1", "a = 1"), ("old_only()", None), ("bb = 22", "bb = 23"), (None, "new_one()")]
+
+
+@pytest.mark.parametrize("side", [False, True])
+def test_without_colour_nothing_but_text_is_drawn(side):
+    new = SCRIPT.replace("dim: int = 64", "dim: int = 768")
+    view = View(SCRIPT, new, Options(side_by_side=side, colour=False, width=100))
+    for part in compare(SCRIPT, new):
+        view.section(part)
+    text = view.text()
+    assert "\x1b" not in text and max(map(len, text.splitlines())) <= 100
+    assert "-     dim: int = 64" in text and "+     dim: int = 768" in text
+    assert "━━ Settings ━" in text and "── Model · unchanged" in text
+
+
+def test_colour_marks_changed_lines_only():
+    new = SCRIPT.replace("dim: int = 64", "dim: int = 768")
+    view = View(SCRIPT, new, Options(width=100))
+    view.section(compare(SCRIPT, new)[1])
+    grounds = [line for line in view.text().splitlines() if ";48;2;" in line]
+    assert len(grounds) == 2 and all("dim" in line for line in grounds)
+
+
+# --- the whole command
+
+
+@pytest.fixture
+def two(archive):
+    """Folders of records 39 and 40 with scripts that differ a little."""
+    old, new = sorted(archive.glob("*custom-batching"))[0], sorted(archive.glob("*backout"))[0]
+    (old / "train.py").write_text(SCRIPT)
+    (new / "train.py").write_text(
+        SCRIPT.replace("steps: int = 10 ", "steps: int = 20 ").replace("all.", "all. Backout.")
+    )
+    facts = (new / "record.toml").read_text().replace("steps = 10\n", "steps = 20000\n")
+    (new / "record.toml").write_text(facts)
+    return f"{old}/", f"{new}/"
+
+
+def test_the_report_begins_with_what_is_new(two):
+    text = diff(*two, colour=False)
+    assert "- record 39" in text and "+ record 40" in text and "The first one of all. Backout." in text
+    assert "2 lines added, 2 deleted, 0 moved, in 2 of 3 sections" in text
+    assert "+     steps: int = 20  # of the record" in text and "its claim, rewritten" in text
+    assert "its claim, rewritten" not in diff(*two, colour=False, whole=True)
+
+
+def test_stat_counts_lines_by_section(two):
+    parts = compare(SCRIPT, SCRIPT.replace("    dim: int = 64\n", ""))
+    assert diff_tables.stat(parts) == [
+        (OPENING, "11", "11", "0", "0", "0"),
+        ("Settings", "10", "9", "0", "1", "0"),
+        ("Model", "18", "18", "0", "0", "0"),
+        ("all", "39", "38", "0", "1", "0"),
+    ]
+    text = diff(*two, only_stat=True, colour=False)
+    assert "Settings" in text and "dim: int" not in text
+
+
+def test_facts_tell_settings_and_figures_apart(two):
+    text = diff(*two, only_facts=True, colour=False)
+    assert [line.split() for line in text.splitlines() if line.startswith("steps")] == [
+        ["steps", "10", "20"],
+        ["steps", "10", "20,000"],
+    ]
+    assert "training tokens" in text and "5,242,880,000" in text and "minutes" not in text
+
+
+def test_settings_that_only_one_script_has(tmp_path):
+    for name, body in (("a", "x: int = 1\n    y: int = 2"), ("b", "y: int = 2\n    z: tuple = f()")):
+        (tmp_path / f"{name}.py").write_text(f"class Settings:\n    {body}\n")
+    old, new = (read_settings(tmp_path / f"{name}.py") for name in "ab")
+    assert diff_tables.settings(old, new) == [("z", "—", "(computed)"), ("x", "1", "—")]
+
+
+def test_the_command(two):
+    told = CliRunner().invoke(main, ["diff", *two, "--side-by-side", "--no-color"])
+    assert told.exit_code == 0 and "│" in told.output
+    equal = CliRunner().invoke(main, ["diff", two[0], two[0]])
+    assert equal.exit_code == 0 and "the scripts are equal" in equal.output
+    unknown = CliRunner().invoke(main, ["diff", two[0], "no-such-record"])
+    assert unknown.exit_code == 2 and unknown.output.startswith("error: ")
+
+
+def test_escape_sequences_of_a_script_do_not_reach_the_terminal(two):
+    hostile = SCRIPT.replace("import torch", "import torch  # \x1b[2J\x1b]0;title\x07 \u202e")
+    (load(two[1].rstrip("/")).script).write_text(hostile)
+    text = diff(*two, colour=False)
+    assert "\x1b" not in text and "\u202e" not in text and "import torch  #" in text
+
+
+def test_a_script_that_is_missing_or_no_text(two):
+    script = load(two[1].rstrip("/")).script
+    script.write_bytes(b"\xff\xfe\x00")
+    assert "record 40" in diff(*two, colour=False)
+    script.unlink()
+    assert CliRunner().invoke(main, ["diff", *two]).exit_code == 2
