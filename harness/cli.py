@@ -103,5 +103,27 @@ def diff(old, new, **options):
     click.echo_via_pager(text, color=True) if sys.stdout.isatty() else click.echo(text, nl=False, color=True)
 
 
+@main.command()
+@click.argument("slug")
+@click.option("--from", "parent", required=True, metavar="RECORD", help="The record that the submission builds on.")
+@click.option("--into", type=click.Path(path_type=Path), help="Where the folder is made. Default: the archive.")
+def new(slug, parent, into):
+    """Start a submission: a folder named after today and SLUG, with RECORD's script to change."""
+    from harness.submit import new
+
+    folder = new(slug, parent, into)
+    click.echo(f"{folder}\nnext: harness replay {folder}/, harness diff {parent} {folder}/, harness freeze {folder}")
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--again", is_flag=True, help="Freeze a changed script of a frozen record anew.")
+def freeze(folder, again):
+    """Run the contract tests on FOLDER and write the hash of its script if they pass."""
+    from harness.submit import freeze
+
+    click.echo(freeze(folder, again))
+
+
 if __name__ == "__main__":
     main()
