@@ -27,6 +27,7 @@ _FOREIGN = {
     b"%PDF-": "a PDF document; the plain text log is needed",
     b"\x89PNG": "a PNG image; the plain text log is needed",
     b"\x7fELF": "a program; the plain text log is needed",
+    b"\xff\xfe\x00\x00": "UTF-32 text; convert it first: iconv -f UTF-32 -t UTF-8",
     UTF_16: "UTF-16 text; convert it first: iconv -f UTF-16 -t UTF-8",
     b"\xfe\xff": "UTF-16 text; convert it first: iconv -f UTF-16 -t UTF-8",
     b"\x00\x00\xfe\xff": "UTF-32 text; convert it first: iconv -f UTF-32 -t UTF-8",
@@ -67,13 +68,13 @@ def open_log(path: str | os.PathLike):
     name = printable(os.fspath(path), 300)
     try:
         file = open(path, "rb", buffering=0, opener=_open_without_waiting)  # noqa: SIM115 (the caller closes it)
+    except IsADirectoryError:
+        raise LogError(f"{name}: is a folder; name a log file") from None
     except (OSError, ValueError) as error:
         raise LogError(f"{name}: cannot be opened: {getattr(error, 'strerror', None) or error}") from None
-    mode = os.fstat(file.fileno()).st_mode
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-        raise LogError(f"{name}: is {kind}; name a log file")
+        raise LogError(f"{name}: is not a regular file; name a log file")
     return file
 
 

@@ -3,10 +3,12 @@
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 
 from timing.text import printable
 
 FIELD_LENGTH = 200
+_MOST_OVERRIDES = 500
 
 # Every pattern is anchored at a line's start and has no nested or adjacent repetition of overlapping classes, so that
 # a hostile text costs no more than its length.
@@ -60,7 +62,7 @@ def read_environment(text: str) -> Environment:
         found.facts["world_size"] = int(found.facts["world_size"])
     _read_smi_date(text, found)
     _read_gpus(text, found)
-    for match in _OVERRIDE.finditer(text):
+    for match in islice(_OVERRIDE.finditer(text), _MOST_OVERRIDES):
         found.overrides[match[1]] = printable(match[2], FIELD_LENGTH)
         found.line[f"override {match[1]}"] = _line_of(text, match)
     return found

@@ -82,7 +82,9 @@ def _take_columns(scan: Scan, begin: int) -> Columns:
 
 def _assemble(path: str, scan: Scan, parts: Parts, columns: Columns) -> Run:
     notes = [*parts.notes, *_settle_unclosed(scan, columns)]
-    first = {kind: int(named["line"][0]) for kind, named in columns.items() if len(named["line"])}
+    first = {
+        kind: (int(named["line"][0]), int(named["step"][0])) for kind, named in columns.items() if len(named["line"])
+    }
     described, restarts = describe(scan, parts.layout.environment_line, first)
     planned = scan.odd.plans[-1][1] if first else None
     run = Run(
@@ -131,14 +133,19 @@ def _environment_facts(environment: Environment, scan: Scan, path: str) -> dict:
 
 
 def _settle_unclosed(scan: Scan, columns: Columns) -> list[Note]:
-    """Take the loss that ends a file without a last newline only if it has the decimals of the losses before it."""
+    """Take the loss that ends a file without a last newline only if it looks as long as the losses before it.
+
+    It must have just the decimals that they need, and follow a dialect without times: else more was to come.
+    """
     if not scan.odd.unclosed:
         return []
     line, kind, text = scan.odd.unclosed
     named = columns[kind]
     decimals = len(text.partition(b".")[2])
-    before = named["loss"][-1 - _HELD_LOSSES : -1]
-    if len(before) and decimals and all(round(float(loss), decimals) == loss for loss in before):
+    before = [float(loss) for loss in named["loss"][-1 - _HELD_LOSSES : -1]]
+    fits = all(round(loss, decimals) == loss for loss in before)
+    needed = any(round(loss, decimals - 1) != loss for loss in before)
+    if decimals and fits and needed and np.isnan(named["time_ms"][-_HELD_LOSSES:]).all():
         named["loss"][-1] = float(text)
         return []
     named.update({name: values[:-1] for name, values in named.items()})

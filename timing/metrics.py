@@ -23,13 +23,11 @@ def _word(text: bytes) -> np.uint64:
     return np.uint64(int.from_bytes(text, "little"))
 
 
-_STEP, _STEP_MASK = _word(b"step:"), _word(b"\xff" * 5)
-_LLMC, _LLMC_MASK = _word(b"s:"), _word(b"\xff" * 2)
-_TEL, _TRL, _KEY_MASK = _word(b" tel:"), _word(b" trl:"), _word(b"\xff" * 5)
+_TEL, _TRL, _FIVE_BYTES = _word(b" tel:"), _word(b" trl:"), _word(b"\xff" * 5)
 _VAL_LOSS, _STEP_AVG = _word(b"val_loss"), _word(b"step_avg")
 _TRAIN_LO, _IN_LOSS = _word(b"train_lo"), _word(b"in_loss:")
 _TRAIN_TI, _IN_TIME = _word(b"train_ti"), _word(b"in_time:")
-_NANMS, _MS, _MS_MASK = _word(b"nanms"), _word(b"ms"), _word(b"\xff" * 2)
+_NANMS, _MS, _TWO_BYTES = _word(b"nanms"), _word(b"ms"), _word(b"\xff" * 2)
 _SLASH, _BLANK, _COLON, _RETURN, _S = (ord(c) for c in "/ :\rs")
 
 
@@ -60,14 +58,21 @@ def read_metrics(block: Block, first_words: np.ndarray, odd: Callable[[int, Metr
     `odd` is told the line (from 0) and the MetricLine of each that opens like a metric line and is not wholly
     readable, whose loss is not finite, or whose loss stands at the very end of a file without a last newline.
     """
-    steps = _read_step(block, np.flatnonzero((first_words & _STEP_MASK) == _STEP))
-    losses = _read_llmc(block, np.flatnonzero((first_words & _LLMC_MASK) == _LLMC))
+    steps = _read_step(block, _opening(first_words, b"step:"))
+    losses = _read_llmc(block, _opening(first_words, b"s:"))
     rows = _merged(steps, losses)
     if not block.terminated and len(rows) and rows.line[-1] == len(block.starts) - 1:
         rows.good[-1] = False
     for row in np.flatnonzero(~rows.good).tolist():
         _read_by_grammar(block, rows, row, odd)
     return rows if rows.good.all() else rows.keep(rows.good)
+
+
+def _opening(first_words: np.ndarray, text: bytes) -> np.ndarray:
+    """The lines that open with `text` and a digit."""
+    lines = np.flatnonzero((first_words & _word(b"\xff" * len(text))) == _word(text))
+    digits = (first_words[lines] >> np.uint64(8 * len(text))) & np.uint64(0xFF)
+    return lines[(digits >= ord("0")) & (digits <= ord("9"))]
 
 
 def _read_step(block: Block, lines: np.ndarray) -> Metrics:
@@ -87,7 +92,7 @@ def _read_step(block: Block, lines: np.ndarray) -> Metrics:
     rows.good &= (words[at] == _TRAIN_TI) & (words[at + 3] == _IN_TIME)
     mantissa, decimals, at, good = read_decimals(buffer, words, at + 11)
     rows.good &= good
-    in_ms = (words[at] & _MS_MASK) == _MS
+    in_ms = (words[at] & _TWO_BYTES) == _MS
     rows.good &= in_ms | (buffer[at] == _S)
     rows.time_ms = scaled(mantissa, decimals, np.where(in_ms, 0, 3))
     at += 1 + in_ms
@@ -96,7 +101,7 @@ def _read_step(block: Block, lines: np.ndarray) -> Metrics:
     mantissa, decimals, end, good = read_decimals(buffer, words, at)
     rows.step_avg_ms = scaled(mantissa, decimals)
     rows.step_avg_ms[~good] = np.nan
-    rows.good &= (good & ((words[end] & _MS_MASK) == _MS)) | ((words[at] & _STEP_MASK) == _NANMS)
+    rows.good &= (good & ((words[end] & _TWO_BYTES) == _MS)) | ((words[at] & _FIVE_BYTES) == _NANMS)
     _check_tails(block, rows, np.where(good, end + 2, at + 5), {b"train_time:": len(rows), b"_loss:": losses})
     return rows
 
@@ -126,7 +131,7 @@ def _read_llmc(block: Block, lines: np.ndarray) -> Metrics:
     buffer, words = block.buffer, block.words
     rows.step, count = read_integers(words, at := block.starts[lines] + 2)
     at += count
-    key = words[at] & _KEY_MASK
+    key = words[at] & _FIVE_BYTES
     rows.validation = key == _TEL
     mantissa, decimals, end, good = read_decimals(buffer, words, at + 5)
     rows.loss = scaled(mantissa, decimals)

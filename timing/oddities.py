@@ -10,14 +10,16 @@ _TOLD = 20  # notes of one kind before the rest is only counted
 _MIXED = 3  # backward steps or repeats from which on several runs' lines count as mixed
 
 
-def describe(scan: Scan, begin: int, first: dict[str, int]) -> tuple[list[Note], list[int]]:
+def describe(scan: Scan, begin: int, first: dict[str, tuple[int, int]]) -> tuple[list[Note], list[int]]:
     """Notes on a log, and the lines at which another run starts in it.
 
-    `first` gives the first metric line of each kind ("val", "train"). Lines before line `begin` are the source's: what
-    looks like a metric there counts for nothing.
+    `first` gives (line, step) of the first metric line of each kind ("val", "train"). Lines before line `begin` are the
+    source's: what looks like a metric there counts for nothing.
     """
     notes = _file_notes(scan) + _listed(scan.odd.faults, begin, "opens like a metric line, but {}")
-    begin = min(first.values(), default=scan.tally.lines + 1)
+    glued = [(line, "a validation stands behind other text and is not counted") for line in scan.odd.glued]
+    notes += _listed(glued, begin, "{}")
+    begin = min((line for line, _ in first.values()), default=scan.tally.lines + 1)
     order, restarts = _order(scan.odd, begin, first)
     notes += order + _plans(scan.odd, begin) + _losses(scan.odd, begin)
     later = [banner.line for banner in scan.banners if banner.line > begin]
@@ -60,11 +62,11 @@ def _file_notes(scan: Scan) -> list[Note]:
     return notes
 
 
-def _order(odd: Oddities, begin: int, first: dict[str, int]) -> tuple[list[Note], list[int]]:
+def _order(odd: Oddities, begin: int, first: dict[str, tuple[int, int]]) -> tuple[list[Note], list[int]]:
     """Notes on runs that follow or interleave one another, and the lines at which a following one starts."""
     back = [entry for entry in odd.backwards if entry[0] > begin]
-    repeats = [entry for entry in odd.repeats if entry[0] > first[entry[1]]]
-    opening = min((step for _, _, step in back), default=0) + 1
+    repeats = [entry for entry in odd.repeats if entry[0] > first[entry[1]][0]]
+    opening = min(first.values(), default=(0, 0))[1] + 1
     resumed = [entry for entry in back if entry[2] > opening]
     notes = []
     if len(resumed) >= _MIXED or len(repeats) >= _MIXED:
@@ -82,7 +84,7 @@ def _order(odd: Oddities, begin: int, first: dict[str, int]) -> tuple[list[Note]
     notes += [Note(line, f"step {step} of a {_KINDS[kind]} stands twice") for line, kind, step in repeats]
     if odd.single_steps > 10 * len(odd.gaps):
         skipped = [(line, f"step {step} follows step {before}") for line, before, step in odd.gaps]
-        notes += _listed(skipped, first.get("train", 0), "{}: steps are missing")
+        notes += _listed(skipped, first.get("train", (0, 0))[0], "{}: steps are missing")
     return notes, [line for line, _, _ in back]
 
 

@@ -1,6 +1,8 @@
 """One pass over a log's blocks: its metric columns, and the few other lines that matter."""
 
+import re
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from timing.metrics import Metrics, read_metrics
 
 KEPT = 1000  # of each kind of other line and of each oddity: a hostile log may hold millions
 _LONGEST_TEXT = 400
+_GLUED = re.compile(rb"[^\n]step:\d{1,18}/\d{1,18} val_loss:\d")
 
 
 def _word(text: bytes) -> np.uint64:
@@ -59,7 +62,8 @@ class Oddities:
     gaps: list[tuple[int, int, int]] = field(default_factory=list)  # (line, step before, step) in training lines
     single_steps: int = 0  # training lines whose step is the one after the line before's
     plans: list[tuple[int, int]] = field(default_factory=list)  # (line, planned steps from there on; -1: llm.c)
-    unclosed: tuple[int, bytes] | None = None  # (line, the loss at the very end of the file)
+    glued: list[int] = field(default_factory=list)  # lines with a validation behind other text
+    unclosed: tuple[int, str, bytes] | None = None  # (line, kind, the loss) at the very end of the file
 
 
 class Scan:
@@ -88,6 +92,7 @@ class Scan:
         first_words = block.words[block.starts]
         self._read_other_lines(block, first_words)
         rows = read_metrics(block, first_words, lambda line, metric: self._note(block.first_line + line, metric))
+        self._note_glued(block, int(np.count_nonzero(rows.validation)))
         if not len(rows):
             return
         rows.line = rows.line + block.first_line
@@ -115,7 +120,15 @@ class Scan:
         if not metric.finite and len(self.odd.not_finite) < KEPT:
             self.odd.not_finite.append((line, metric.kind))
         if metric.unclosed:
-            self.odd.unclosed = (line, metric.unclosed)
+            self.odd.unclosed = (line, metric.kind, metric.unclosed)
+
+    def _note_glued(self, block: Block, validations: int) -> None:
+        """Note lines in which a validation stands behind other text, as when two processes write one file."""
+        size = int(block.ends[-1])
+        if block.memory.count(b" val_loss:", 0, size) == validations:
+            return
+        for match in islice(_GLUED.finditer(block.memory, 0, size), KEPT - len(self.odd.glued)):
+            self.odd.glued.append(block.first_line + int(np.searchsorted(block.ends, match.end())))
 
     def _note_order(self, rows: Metrics) -> None:
         """Note where the step counter runs backwards and where the planned number of steps changes."""
