@@ -72,6 +72,17 @@ def replay(record, **options):
 
 
 @main.command()
+@click.option("--collectives", "benchmark", is_flag=True, help="Measure kernels and the links between ranks too.")
+def doctor(benchmark):
+    """What this machine can replay, and why not more."""
+    from rich.console import Console
+
+    from harness.doctor import examine
+
+    examine(Console(soft_wrap=True, highlight=False, markup=False), benchmark)
+
+
+@main.command()
 @click.option("--shards", default=8, show_default=True, help="Train shards of FineWeb, 100M tokens (200 MB) each.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Default: data/fineweb10B, or data/synthetic.")
 @click.option("--check", "only_check", is_flag=True, help="Read what is on disk and hold it against its manifest.")
@@ -123,6 +134,32 @@ def freeze(folder, again):
     from harness.submit import freeze
 
     click.echo(freeze(folder, again))
+
+
+@main.command()
+@click.argument("logs", nargs=-1, required=True, type=click.Path())
+@click.option("--record", metavar="RECORD", help="The record that the logs claim to be: its script, edition and kind.")
+@click.option("--against", multiple=True, type=click.Path(), help="Logs of the baseline to be beaten; repeatable.")
+@click.option("--edition", metavar="DATE", help="Judge by the rules of that day instead of the record's or the logs'.")
+@click.option("--systems", is_flag=True, help="The change is one of systems only: significance is waived.")
+@click.option("--json", "form", flag_value="json", help="The verdict as JSON.")
+@click.option("--markdown", "form", flag_value="markdown", help="The verdict for a pull request.")
+def verify(logs, form, **options):
+    """Judge LOGS (files or folders) by the official rules. Exit code: 0 HOLDS, 1 FAILS, 3 INCONCLUSIVE, 2 unusable."""
+    from harness.verify import show
+
+    sys.exit(show(logs, form, **options))
+
+
+@main.command()
+@click.argument("record")
+def show(record):
+    """One record on one screen: facts, claim, settings against its parent, curve, times."""
+    from rich.console import Console
+
+    from harness.show import show
+
+    show(record, Console(highlight=False, markup=False, emoji=False))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,144 @@
+"""`harness show R`: one record on one screen: facts, claim, settings against its parent, curve, times."""
+
+import os
+import textwrap
+
+from rich.console import Console
+
+from harness.archive import discover, find, number_key
+from harness.diff_report import read_source
+from harness.diff_tables import settings
+from harness.errors import UserError
+from harness.outline import docstring
+from harness.plot import plot
+from harness.record import Record
+from harness.settings import read_settings
+from timing.text import printable
+
+TARGET = 3.28
+KEY = 11  # width of the column of names
+
+
+def show(name: str, console: Console, root=None) -> None:
+    """Print the record that `name` means. Raises UserError for unknown names and unreadable scripts."""
+    found = find(name, root)
+    record = found.record
+    source = read_source(record)
+    if found.note:
+        console.print(found.note, style="dim")
+    console.print(_safe(" · ".join(filter(None, (record.label, str(record.date), record.title)))), style="bold")
+    console.print()
+    for key, value in facts(record, source):
+        _entry(console, key, value)
+    _claim(console, source)
+    _settings(console, record, root)
+    _curve(console, record)
+
+
+def facts(record: Record, source: str) -> list[tuple[str, str]]:
+    """Names and values of what is on record, unknown ones left out."""
+    listed = record.listed
+    tokens = listed.steps * listed.tokens_per_step if listed.steps and listed.tokens_per_step else None
+    time = [
+        listed.minutes and f"{listed.minutes:g} minutes",
+        listed.steps and f"{listed.steps:,} steps",
+        listed.step_avg_ms and f"{listed.step_avg_ms:.2f} ms a step",
+        listed.tokens_per_step and f"{listed.tokens_per_step:,} tokens a step",
+        tokens and f"{tokens / 1e6:,.1f}M in all",
+    ]
+    spread = "" if listed.val_loss_std is None else f" ± {listed.val_loss_std:.4f}"
+    loss = "" if listed.val_loss is None else f"{listed.val_loss:.4f}{spread}"
+    needs = [
+        f"{record.shards} train shards",
+        record.gpu_memory_gib and f"{record.gpu_memory_gib:g} GiB a GPU",
+        record.compute_capability and f"compute capability {record.compute_capability}",
+    ]
+    rows = [
+        ("new", ", ".join(record.techniques)),
+        ("listed", ", ".join(filter(None, time))),
+        ("loss", f"{loss} ({listed.runs} run{'s' * (listed.runs > 1)})" if loss and listed.runs else loss),
+        ("run on", ", ".join(filter(None, (listed.hardware, listed.torch and f"torch {listed.torch}")))),
+        ("note", listed.note or ""),
+        ("rules", f"edition {record.edition}, kind {record.kind}" if record.edition else ""),
+        ("needs", ", ".join(filter(None, needs))),
+        ("credit", ", ".join(record.credit)),
+        ("source", record.source),
+        ("script", f"{os.path.relpath(record.script)}, {source.count(chr(10)):,} lines, {_frozen(record)}"),
+    ]
+    return [(key, value) for key, value in rows if value]
+
+
+def _frozen(record: Record) -> str:
+    """Whether the script is the one that was frozen."""
+    if not record.sha256:
+        return "a draft: not frozen"
+    if record.script_sha256() != record.sha256:
+        return f"CHANGED since it was frozen as {record.sha256[:12]}"
+    return f"frozen as {record.sha256[:12]}"
+
+
+def _claim(console: Console, source: str) -> None:
+    """The script's opening docstring without its title."""
+    text = docstring(source).partition("\n")[2].strip("\n")
+    if text:
+        _heading(console, "what it claims")
+        console.print(_safe(text), soft_wrap=True)
+
+
+def _settings(console: Console, record: Record, root) -> None:
+    """Settings against the parent, or against the nearest earlier record where the parent's script is missing."""
+    base = parent_of(record, root)
+    if base is None:
+        return
+    try:
+        old, new = (read_settings(each.script) or {} for each in (base, record))
+    except UserError as error:
+        console.print(f"\nits settings cannot be compared: {error}", style="dim")
+        return
+    aside = "" if base.number == record.parent else f" (record {record.parent}, its parent, is not in the archive)"
+    rows = settings(old, new)
+    _heading(console, f"settings that differ from record {base.number}{aside}")
+    if not rows:
+        console.print("none", style="dim")
+        return
+    wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for name, before, after in rows:
+        console.print(_safe(f"{name:{wide[0]}}  {before:>{min(wide[1], 40)}} → {after}"), soft_wrap=True)
+
+
+def parent_of(record: Record, root=None) -> Record | None:
+    """The record's parent if it is in the archive, else the nearest earlier one, or None for the first of all."""
+    if not record.parent:
+        return None
+    earlier = [other for other in discover(root) if number_key(other.number) <= number_key(record.parent)]
+    return max(earlier, key=lambda other: number_key(other.number), default=None)
+
+
+def _curve(console: Console, record: Record) -> None:
+    """The published validation curve. The untrained loss is told, not drawn: it would press all the rest flat."""
+    points = list(record.curve)
+    start = ""
+    if len(points) > 3 and points[0][0] == 0:
+        start = f", from {points[0][1]:.2f} at step 0"
+        points = points[1:]
+    drawn = plot(points, width=max(20, min(72, console.width - 12)), line=TARGET)
+    if drawn:
+        _heading(console, f"validation loss of the published log{start}; dotted: the target, {TARGET}")
+        for text in drawn:
+            console.print(text, soft_wrap=True)
+
+
+def _heading(console: Console, text: str) -> None:
+    console.print()
+    console.print(text, style="bold cyan", soft_wrap=True)
+
+
+def _entry(console: Console, key: str, value: str) -> None:
+    """One fact: its name, and its text hanging beside it."""
+    width = max(20, min(console.width, 110) - KEY)
+    for index, line in enumerate(textwrap.wrap(_safe(value), width, break_on_hyphens=False) or [""]):
+        console.print(f"{key if index == 0 else '':{KEY}}{line}", soft_wrap=True)
+
+
+def _safe(text: str) -> str:
+    return printable(text)
