@@ -49,6 +49,11 @@ ENVIRONMENT_PREFIXES = ("TORCHINDUCTOR_", "TORCHDYNAMO_", "TORCH_COMPILE_")
 COMPILE_DEFAULTS = {"mode": (None, "default"), "options": (None, {}), "backend": ("inductor",), "disable": (False,)}
 """Arguments of torch.compile that, at one of these values, say nothing that the default does not."""
 
+SETTING_DEFAULTS = {
+    f"torch._inductor.config.{name}": (False,) for name in ("coordinate_descent_tuning", "max_autotune")
+}
+"""Settings that, at one of these values, switch nothing on: scripts of the time say so where they used to tune."""
+
 NO_EXTRA_FLAGS = Compiler(
     arguments=frozenset({"dynamic", "fullgraph"}),
     settings=frozenset(

@@ -1,0 +1,195 @@
+"""The rules that a log's figures can show: the run is whole, the target is met, the hardware and the data are right.
+
+Each check takes a Case and answers with one Check; together with `clock_checks`, `curve_checks` and `source_rules` they
+are the referee's rule book. A check that cannot decide says UNKNOWN.
+"""
+
+import math
+from dataclasses import dataclass
+
+from harness.record import Record
+from harness.submission import OWN_SETTINGS, Entry
+from harness.verdict import FAIL, PASS, UNKNOWN, WAIVED, Check, shown_p
+from timing.comparison import Comparison, compare_welch
+from timing.rules import Edition, official_time
+from timing.stats import KNOWN_SPREAD_MARGIN, USUAL_SPREAD, TargetTest, target_test
+
+PLAUSIBLE_DEVIATIONS = 3.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a check looks at: one arm's runs, the rules, and what they are held against. `everyone` are all runs handed
+    in, of whatever arm; `systems` says that the change is one of systems only; `parent` is the record's parent."""
+
+    entries: tuple[Entry, ...]
+    edition: Edition
+    everyone: tuple[Entry, ...] = ()
+    record: Record | None = None
+    parent: Record | None = None
+    systems: bool = False
+    baseline: tuple[Entry, ...] = ()
+    baseline_arms: int = 0
+
+    def check(self, rule: str, status: str, evidence: str, decisive: bool = False) -> Check:
+        """A Check under this case's edition."""
+        return Check(rule, status, evidence, self.edition.name, decisive)
+
+    def losses(self) -> list[float]:
+        """Final validation losses, nan for a run without one, in the order of the runs."""
+        finals = [entry.run.final_val_loss for entry in self.entries]
+        return [math.nan if loss is None else loss for loss in finals]
+
+
+def counted(faults: list[str]) -> str:
+    """The first faults in words, and how many there are beyond them."""
+    more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
+    return "; ".join(faults[:3]) + more
+
+
+def check_complete(case: Case) -> Check:
+    """Every run reached the step it planned, and ended with a validation."""
+    faults = []
+    for entry in case.entries:
+        run = entry.run
+        if not run.complete:
+            last = max([*run.val_line[-1:], *run.train_line[-1:]], default=0)
+            faults.append(f"ends at step {run.steps} of {run.planned_steps or 'an unknown number'} ({entry.at(last)})")
+        elif run.final_val_loss is None or not math.isfinite(run.final_val_loss):
+            faults.append(f"final loss is {run.final_val_loss} ({entry.at(run.val_line[-1])})")
+    if faults:
+        return case.check("complete", FAIL, counted(faults))
+    n, steps = len(case.entries), case.entries[0].run.steps
+    return case.check("complete", PASS, f"{n} of {n} runs reached step {steps}")
+
+
+def test_of(case: Case) -> TargetTest | None:
+    """The target test over the case's runs, at the level that the edition asks (0.01 where it asks none)."""
+    return target_test(case.losses(), case.edition.target, case.edition.significance or 0.01)
+
+
+def check_target(case: Case) -> Check:
+    """The mean final loss reaches the target, as significantly as the edition asks."""
+    edition, test = case.edition, test_of(case)
+    if test.mean is None:
+        return case.check("target", FAIL, "a run has no finite final loss", decisive=True)
+    where = case.entries[0].at(case.entries[0].run.val_line[-1])
+    found = f"mean {test.mean:.5f} against {edition.target}, n = {test.n}"
+    if test.p_value is not None:
+        found += f", p = {shown_p(test.p_value)}"
+        relation = ">=" if test.known_spread_holds else "<"
+        found += f"; (target - mean) sqrt(n) = {test.known_spread_score:.4f} {relation} {KNOWN_SPREAD_MARGIN}"
+    evidence = f"{found} ({where})"
+    if edition.significance is None:
+        return case.check("target", PASS if test.mean <= edition.target else FAIL, evidence, decisive=True)
+    if test.significant:
+        return case.check("target", PASS, evidence, decisive=True)
+    if case.systems and "systems" in edition.waived_for:
+        excess = (test.mean - edition.target) * math.sqrt(test.n) / USUAL_SPREAD
+        plausible = excess <= PLAUSIBLE_DEVIATIONS
+        said = "systems only: significance waived" if plausible else "too high for the same mathematics"
+        return case.check("target", WAIVED if plausible else FAIL, f"{said}; {evidence}", decisive=True)
+    if test.mean > edition.target:
+        return case.check("target", FAIL, evidence, decisive=True)
+    more = "more runs than can be asked" if test.runs_needed is None else f"{test.runs_needed} more runs"
+    return case.check(
+        "target", UNKNOWN, f"{evidence}; not p < {edition.significance}: {more} like these", decisive=True
+    )
+
+
+def check_hardware(case: Case) -> Check:
+    """As many GPUs of the official model, or of its class, as the edition asks."""
+    asked, faults, unknown, seen = case.edition.hardware, [], [], set()
+    for entry in case.entries:
+        run = entry.run
+        name, ranks = run.gpu or run.device, run.world_size or run.gpus
+        at = entry.at(run.env_line.get("world_size") or run.env_line.get("gpus") or run.env_line.get("gpu"))
+        models = name.split(" + ") if name else []
+        official = bool(models) and all(asked.gpu in model for model in models)
+        same = bool(models) and all(any(each in m for each in (asked.gpu, *asked.same_class)) for m in models)
+        if ranks is not None and ranks != asked.gpus:
+            faults.append(f"{ranks} x {name or 'no GPU'}, not {asked.gpus} ({at})")
+        elif run.gpus is not None and run.gpus < asked.gpus:
+            faults.append(f"{run.gpus} GPUs in the machine, not {asked.gpus} ({at})")
+        elif name and not same:
+            faults.append(f"{name} is not of the class of {asked.gpu} ({at})")
+        elif not name or ranks is None:
+            unknown.append(f"the log does not say {'how many GPUs' if name else 'which GPUs'} ({at})")
+        else:
+            seen.add(f"{ranks} x {name}" + ("" if official else f", of {asked.gpu}'s class: its times are its own"))
+    if faults:
+        return case.check("hardware", FAIL, counted(faults))
+    if unknown:
+        return case.check("hardware", UNKNOWN, counted(unknown))
+    return case.check("hardware", PASS, "; ".join(sorted(seen)))
+
+
+def check_settings(case: Case) -> Check:
+    """No setting of the record was overridden."""
+    faults = []
+    for entry in case.entries:
+        for name, value in entry.run.overrides.items():
+            if name not in OWN_SETTINGS:
+                faults.append(f"{name}={value} ({entry.at(entry.run.env_line.get(f'override {name}'))})")
+    if faults:
+        return case.check("settings", FAIL, f"a run with overrides is no record run: {counted(faults)}")
+    return case.check("settings", PASS, "no override logged")
+
+
+def check_data(case: Case) -> Check:
+    """The tokens are FineWeb's, by the manifest that the log names and the run folder describes."""
+    faults, unknown, known = [], [], set()
+    for entry in case.entries:
+        manifest = entry.facts.get("manifest")
+        manifest = manifest if isinstance(manifest, dict) else {}
+        at = entry.at(entry.run.env_line.get("manifest"))
+        name, digest = str(manifest.get("name") or ""), str(manifest.get("digest") or "")
+        if not entry.run.manifest:
+            unknown.append("the log names no manifest")
+        elif not name:
+            unknown.append(f"manifest {entry.run.manifest[:12]} is not described beside the log ({at})")
+        elif digest != entry.run.manifest:
+            faults.append(f"the log names manifest {entry.run.manifest[:12]}, run.json {digest[:12]} ({at})")
+        elif name != case.edition.corpus:
+            faults.append(f"trained on {name}, not {case.edition.corpus}: its loss proves nothing here ({at})")
+        else:
+            known.add(f"{name}, manifest {digest[:12]}")
+    if faults:
+        return case.check("data", FAIL, counted(faults))
+    if unknown:
+        return case.check("data", UNKNOWN, counted(list(dict.fromkeys(unknown))))
+    return case.check("data", PASS, "; ".join(sorted(known)))
+
+
+def official_seconds(case: Case, entries: tuple[Entry, ...]) -> list[float]:
+    """Times in seconds under the edition's clock, of the runs that have one."""
+    times = [official_time(entry.run, case.edition).ms for entry in entries]
+    return [time / 1000 for time in times if time is not None and time > 0]
+
+
+def against(case: Case) -> Comparison | None:
+    """The case's times and losses compared with the baseline's, None where either side has none."""
+    mine, theirs = official_seconds(case, case.entries), official_seconds(case, case.baseline)
+    if not mine or not theirs:
+        return None
+    losses, base = case.losses(), Case(case.baseline, case.edition).losses()
+    usable = all(map(math.isfinite, [*losses, *base]))
+    return compare_welch(theirs, mine, base if usable else None, losses if usable else None)
+
+
+def check_faster(case: Case) -> Check:
+    """Faster than the baseline that was named, on the same hardware, beyond run-to-run noise."""
+    if not case.baseline:
+        return case.check("faster", UNKNOWN, "no logs of the prior record were given (--against)")
+    if case.baseline_arms > 1:
+        return case.check("faster", UNKNOWN, f"the baseline holds {case.baseline_arms} arms; give one", decisive=True)
+    comparison = against(case)
+    if comparison is None:
+        return case.check("faster", UNKNOWN, "a log has no clock", decisive=True)
+    evidence = f"{comparison.sentence('the baseline', 'this')} (Welch, 95%)"
+    machines = [{entry.run.gpu or entry.run.device for entry in side} for side in (case.entries, case.baseline)]
+    if machines[0] != machines[1] or None in machines[0]:
+        return case.check("faster", UNKNOWN, f"not shown to be the same GPUs; {evidence}", decisive=True)
+    if not comparison.log_time.excludes_zero:
+        return case.check("faster", UNKNOWN, evidence, decisive=True)
+    return case.check("faster", PASS if comparison.faster_percent > 0 else FAIL, evidence, decisive=True)

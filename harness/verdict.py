@@ -1,0 +1,233 @@
+"""A verdict and its forms: text for people, JSON by the schema of the design, markdown for a pull request.
+
+Every text that came from a log passes `printable` on its way in, and is escaped for the form it goes out in.
+"""
+
+import html
+import json
+import math
+import re
+from dataclasses import dataclass, field
+
+from timing.comparison import Comparison
+from timing.log import printable
+from timing.rules import today
+from timing.stats import TargetTest
+
+PASS, FAIL, WAIVED, UNKNOWN = "pass", "fail", "waived", "unknown"
+HOLDS, FAILS, INCONCLUSIVE = "holds", "fails", "inconclusive"
+EXIT_CODES = {HOLDS: 0, FAILS: 1, INCONCLUSIVE: 3}
+EVIDENCE_LENGTH = 400
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rule applied: `status` is "pass", "fail", "waived" or "unknown"; `evidence` one line with file:line.
+
+    `decisive` says that the verdict cannot be HOLDS while this is unknown.
+    """
+
+    rule: str
+    status: str
+    evidence: str
+    edition: str = ""
+    decisive: bool = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "evidence", printable(self.evidence, EVIDENCE_LENGTH))
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One arm under one edition. `test` is None if no run has a final loss; times are in seconds, as the edition counts
+    them; `time_uncertainty` comes from converting between eras and `time_note` says how."""
+
+    arm: str
+    edition: str
+    target: float
+    checks: tuple[Check, ...]
+    runs: tuple[dict, ...]
+    test: TargetTest | None
+    mean_time: float | None
+    std_time: float | None
+    mean_official_time: float | None
+    time_uncertainty: float
+    time_note: str
+    comparison: Comparison | None = None
+
+    @property
+    def verdict(self) -> str:
+        """FAILS if any check fails; INCONCLUSIVE if a decisive one is unknown; else HOLDS, on what the logs show."""
+        if self.named(FAIL):
+            return FAILS
+        undecided = any(check.status == UNKNOWN and check.decisive for check in self.checks)
+        return INCONCLUSIVE if undecided else HOLDS
+
+    @property
+    def runs_needed(self) -> int | None:
+        """Further runs that would decide the target; 0 if it is decided, None if no number would."""
+        if any(check.rule == "target" and check.status == UNKNOWN for check in self.checks):
+            return self.test.runs_needed if self.test else None
+        return 0
+
+    def named(self, status: str) -> list[str]:
+        """Names of the rules with this status, in order, each once."""
+        return list(dict.fromkeys(check.rule for check in self.checks if check.status == status))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The whole answer: `judged` is the arm that the verdict concerns, `today` the same under the latest edition (None
+    if that is the same one), `others` the remaining arms, `notes` what was left out."""
+
+    judged: Judgement
+    today: Judgement | None = None
+    others: tuple[Judgement, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def verdict(self) -> str:
+        """ "holds", "fails" or "inconclusive"."""
+        return self.judged.verdict
+
+    @property
+    def exit_code(self) -> int:
+        """0 HOLDS, 1 FAILS, 3 INCONCLUSIVE."""
+        return EXIT_CODES[self.verdict]
+
+
+def verdict_line(judgement: Judgement | Verdict) -> str:
+    """The verdict in one line, with what it rests on and what it does not show."""
+    if isinstance(judgement, Verdict):
+        judgement = judgement.judged
+    word, detail = judgement.verdict.upper(), figures(judgement)
+    if word == "INCONCLUSIVE":
+        more = judgement.runs_needed
+        word += f" ({more} more run{'s' * (more != 1)})" if more else ""
+    line = f"{word} under the rules of {judgement.edition}: {detail}"
+    for status, introduction in ((FAIL, "broken"), (UNKNOWN, "not shown")):
+        if rules := judgement.named(status):
+            line += f"; {introduction}: {', '.join(rules)}"
+    return line
+
+
+def figures(judgement: Judgement) -> str:
+    """Mean loss, p and time, as far as the runs give them."""
+    test, parts = judgement.test, []
+    if test is None or test.mean is None:
+        parts.append("no final loss")
+    else:
+        parts.append(f"mean {test.mean:.5f}" + (f" ± {test.std:.5f}" if test.std is not None else ""))
+        parts.append(f"p {shown_p(test.p_value)}" if test.p_value is not None else "no p-value")
+    parts.append(f"n = {len(judgement.runs)}")
+    if judgement.mean_time is not None:
+        spread = f" ± {judgement.std_time:.3f}" if judgement.std_time is not None else ""
+        parts.append(f"{judgement.mean_time:.3f} s{spread}")
+    if judgement.mean_official_time is not None and judgement.mean_official_time != judgement.mean_time:
+        parts.append(f"{judgement.mean_official_time:.3f} ± {judgement.time_uncertainty:.3f} s by that edition's clock")
+    return ", ".join(parts)
+
+
+def shown_p(p: float) -> str:
+    """A p-value with four decimals, or two figures where those would be zeros."""
+    return f"{p:.4f}" if p >= 0.001 else f"{p:.2g}"
+
+
+def render_text(verdict: Verdict, colour=lambda text, status: text) -> str:
+    """Checks one a line, then the verdict; `colour` may dress a status word for a terminal."""
+    judged = verdict.judged
+    same = ", still in force" if judged.edition == today().name else ""
+    lines = [f"{judged.arm}; rules of {judged.edition}{same}", *map(_run_line, judged.runs), ""]
+    lines += [_check_line(check, colour) for check in judged.checks]
+    for other in verdict.others:
+        lines += ["", f"another arm, judged apart: {other.arm}", f"  {verdict_line(other)}"]
+    if verdict.today is not None:
+        lines += ["", f"today's rules ({verdict.today.edition}), where they differ:"]
+        lines += [_check_line(check, colour) for check in _differing(judged, verdict.today)]
+        lines += [verdict_line(verdict.today)]
+    lines += ["", *(f"note: {note}" for note in verdict.notes)]
+    lines += [colour(verdict_line(judged), {HOLDS: PASS, FAILS: FAIL}.get(verdict.verdict, UNKNOWN))]
+    return "\n".join(lines)
+
+
+def _differing(judged: Judgement, today: Judgement) -> list[Check]:
+    said = {(check.rule, check.status, check.evidence) for check in judged.checks}
+    return [check for check in today.checks if (check.rule, check.status, check.evidence) not in said]
+
+
+def _check_line(check: Check, colour) -> str:
+    return f"{colour(f'{check.status.upper():8}', check.status)} {check.rule:18} {check.evidence}"
+
+
+def _run_line(run: dict) -> str:
+    loss = "no final loss" if run["val_loss"] is None else f"val_loss {run['val_loss']:.4f}"
+    time = "no clock" if run["train_time_ms"] is None else f"{run['train_time_ms'] / 1000:.3f} s"
+    label = f"  [{run['fidelity']}]" if run["fidelity"] else ""
+    return f"  {run['path']}  {run['steps']}/{run['planned_steps'] or '?'} steps  {loss}  {time}{label}"
+
+
+def to_json(verdict: Verdict) -> str:
+    """The schema of the design; beyond it, `arms` holds the other arms, `today` the verdict by the latest edition."""
+    content = _as_dict(verdict.judged)
+    content["today"] = _as_dict(verdict.today) if verdict.today else None
+    content["arms"] = [_as_dict(other) for other in verdict.others]
+    content["notes"] = list(verdict.notes)
+    return json.dumps(content, indent=2, allow_nan=False)
+
+
+def _as_dict(judgement: Judgement) -> dict:
+    test = judgement.test
+    return {
+        "verdict": judgement.verdict,
+        "edition": judgement.edition,
+        "target": judgement.target,
+        "arm": judgement.arm,
+        "runs": list(judgement.runs),
+        "n": len(judgement.runs),
+        "mean_val_loss": _rounded(test and test.mean, 5),
+        "std_val_loss": _rounded(test and test.std, 5),
+        "p_value": _significant(test and test.p_value),
+        "anytime_p_value": _significant(test and test.anytime and test.anytime.p_value),
+        "known_spread_rule": bool(test and test.known_spread_holds),
+        "mean_train_time_s": _rounded(judgement.mean_time, 4),
+        "std_train_time_s": _rounded(judgement.std_time, 4),
+        "official_time_s": _rounded(judgement.mean_official_time, 4),
+        "official_time_uncertainty_s": _rounded(judgement.time_uncertainty, 4),
+        "runs_needed": judgement.runs_needed,
+        "checks": [
+            {"rule": each.rule, "status": each.status, "evidence": each.evidence, "edition": each.edition}
+            for each in judgement.checks
+        ],
+    }
+
+
+def _rounded(value: float | None, places: int) -> float | None:
+    return round(float(value), places) if value is not None and math.isfinite(value) else None
+
+
+def _significant(value: float | None) -> float | None:
+    return float(f"{value:.4g}") if value is not None and math.isfinite(value) else None
+
+
+def to_markdown(verdict: Verdict) -> str:
+    """A summary and the table of checks, for a pull request."""
+    judged = verdict.judged
+    lines = [f"**{_cell(verdict_line(judged))}**", "", "| | rule | evidence |", "|---|---|---|"]
+    lines += [f"| {check.status.upper()} | {_cell(check.rule)} | {_cell(check.evidence)} |" for check in judged.checks]
+    lines += ["", "| log | steps | val loss | time (s) |", "|---|---|---|---|"]
+    for run in judged.runs:
+        loss = "" if run["val_loss"] is None else f"{run['val_loss']:.4f}"
+        time = "" if run["train_time_ms"] is None else f"{run['train_time_ms'] / 1000:.3f}"
+        lines.append(f"| {_cell(run['path'])} | {run['steps']} | {loss} | {time} |")
+    for other in verdict.others:
+        lines += ["", f"Another arm ({_cell(other.arm)}), judged apart: {_cell(verdict_line(other))}"]
+    if verdict.today is not None:
+        lines += ["", f"By today's rules: {_cell(verdict_line(verdict.today))}"]
+    lines += [f"\nNote: {_cell(note)}" for note in verdict.notes]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Text that stays text in markdown: no HTML, table, link, emphasis or code, and nobody is mentioned."""
+    escaped = re.sub(r"([\\`*_{}\[\]|~])", r"\\\1", html.escape(printable(text, 1000), quote=False))
+    return re.sub("([@#]|:(?=//)|(?<=www)[.])", "\\1\u200b", escaped)
