@@ -169,6 +169,10 @@ def scaled_matmul(a: Tensor, b: Tensor, scale: float, dtype: torch.dtype, fast_a
     return torch._scaled_mm(a, b, scale * one, one, out_dtype=dtype, use_fast_accum=fast_accumulation)
 
 
+FP8_WEIGHT_SCALE = 2.0**-9
+FP8_GRADIENT_SCALE = 1 / 448
+
+
 class FP8Linear(torch.autograd.Function):
     """x @ weight.T with both operands, and the gradient that comes back, rounded to 8 bits.
 
@@ -177,12 +181,9 @@ class FP8Linear(torch.autograd.Function):
     most 1. Shapes: x (T, dim) bf16, weight (vocabulary, dim) bf16, result (T, vocabulary) bf16.
     """
 
-    WEIGHT_SCALE = 2.0**-9
-    GRADIENT_SCALE = 1 / 448
-
     @staticmethod
     def forward(ctx, x, weight):
-        x_scale, weight_scale = math.sqrt(x.size(-1)) / 448, FP8Linear.WEIGHT_SCALE
+        x_scale, weight_scale = math.sqrt(x.size(-1)) / 448, FP8_WEIGHT_SCALE
         x8 = (x.float() / x_scale).to(torch.float8_e4m3fn)
         weight8 = (weight.float() / weight_scale).to(torch.float8_e4m3fn)
         ctx.save_for_backward(x8, weight8)
@@ -191,7 +192,7 @@ class FP8Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         x8, weight8 = ctx.saved_tensors
-        x_scale, weight_scale, scale = math.sqrt(x8.size(-1)) / 448, FP8Linear.WEIGHT_SCALE, FP8Linear.GRADIENT_SCALE
+        x_scale, weight_scale, scale = math.sqrt(x8.size(-1)) / 448, FP8_WEIGHT_SCALE, FP8_GRADIENT_SCALE
         gradient8 = (gradient.float() / scale).to(torch.float8_e5m2)
         x_gradient = scaled_matmul(gradient8, weight8.T.contiguous().T, scale * weight_scale, torch.bfloat16, False)
         # The transposed product, (dim, vocabulary), is the faster one for this shape.
@@ -202,12 +203,8 @@ class FP8Linear(torch.autograd.Function):
 
 if triton is not None:
     TILES = [
-        triton.Config({"ROWS": rows, "COLUMNS": columns, "INNER": inner}, num_stages=stages, num_warps=warps)
-        for rows in (64, 128)
-        for columns in (64, 128, 256)
-        for inner in (64, 128)
-        for stages, warps in ((3, 4), (3, 8), (4, 4))
-        if columns // rows <= 2
+        triton.Config({"ROWS": rows, "COLUMNS": columns, "INNER": 64}, num_stages=stages, num_warps=warps)
+        for rows, columns, stages, warps in ((128, 128, 3, 8), (128, 128, 4, 4), (128, 64, 4, 4), (128, 256, 3, 8))
     ]
 
     @triton.autotune(configs=TILES, key=["size", "depth"])
@@ -258,7 +255,7 @@ if triton is not None:
 def symmetric_matmul(x: Tensor, out: Tensor, alpha: float = 1.0, beta: float = 0.0) -> Tensor:
     """out = alpha * x @ x.T + beta * x; x (batch, size, depth) and out (batch, size, size) bf16. With beta, x is
     itself symmetric."""
-    if not x.is_cuda:
+    if not x.is_cuda or x.size(1) < 128:  # a tile would be mostly empty
         product = alpha * (x.float() @ x.float().mT)
         return out.copy_(product + beta * x.float() if beta else product)
     batch, size, depth = x.shape
@@ -881,7 +878,7 @@ def validate(windows: tuple[int, int]) -> float:
 def guard_fp8(step: int):
     """Give up fp8 for bf16 before the head's weights outgrow fp8's range. Same weights, same decision on all ranks."""
     largest = model.lm_head.abs().max().item()
-    limit = 448 * FP8Linear.WEIGHT_SCALE
+    limit = 448 * FP8_WEIGHT_SCALE
     if model.fp8 and not largest < 0.9 * limit:
         model.fp8 = False
         log(f"fallback step:{step} fp8 -> bf16: a head weight of {largest:.3f} nears the fp8 limit {limit:.3f}")
