@@ -42,25 +42,37 @@ def list_records(as_json):
     show(Console(), as_json)
 
 
+RUN_OPTIONS = (
+    click.option("--gpus", type=int, help="Ranks on this machine. Default: all of its GPUs, or 2 CPU ranks."),
+    click.option("--scale", default=1.0, metavar="FACTOR", help="Multiply the number of steps, such as by 0.1."),
+    click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Override a setting; repeatable."),
+    click.option("--seed", type=int, help="Seed of the first run; the next ones count up."),
+    click.option("--data-dir", type=click.Path(path_type=Path), help="Default: data/fineweb10B, or data/synthetic."),
+    click.option("--repeat", is_flag=True, help="Allow several passes over a corpus that is too small."),
+    click.option("--smoke", is_flag=True, help="Toy size and synthetic tokens, also on a machine with CUDA."),
+    click.option("--fresh", is_flag=True, help="Start over, whatever runs of this kind are finished."),
+    click.option("--stall-timeout", default=900.0, metavar="S", help="Seconds without a metric line that end a run."),
+    click.option("--runs-dir", type=click.Path(path_type=Path), default="runs", show_default=True),
+    click.option("--trust", "--yes", "trust", is_flag=True, help="Run code from outside the archive without asking."),
+)
+
+
+def run_options(command):
+    """The options that all commands have which run a record."""
+    for option in reversed(RUN_OPTIONS):
+        command = option(command)
+    return command
+
+
 @main.command()
 @click.argument("record")
-@click.option("--gpus", type=int, help="Ranks on this machine. Default: all of its GPUs, or 2 CPU ranks.")
 @click.option("--runs", default=1, show_default=True, help="Several runs; those already finished are kept.")
-@click.option("--fresh", is_flag=True, help="With --runs: start over, whatever is finished.")
-@click.option("--scale", default=1.0, metavar="FACTOR", help="Multiply the number of steps, such as by 0.1.")
-@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Override a setting; repeatable.")
-@click.option("--seed", type=int, help="Seed of the first run; the next ones count up.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Default: data/fineweb10B, or data/synthetic.")
-@click.option("--repeat", is_flag=True, help="Allow several passes over a corpus that is too small.")
+@run_options
 @click.option("--telemetry", default=0, metavar="STEPS", help="Log norms and optimizer figures every so many steps.")
 @click.option("--guard", is_flag=True, help="Watch FP8: telemetry on, and fallbacks to bf16 reported.")
-@click.option("--smoke", is_flag=True, help="Toy size and synthetic tokens, also on a machine with CUDA.")
 @click.option("--nnodes", default=1, help="Machines that take part.")
 @click.option("--node-rank", default=0, help="Which of them this is.")
 @click.option("--rdzv-endpoint", default="", metavar="HOST:PORT", help="Where node 0 listens.")
-@click.option("--stall-timeout", default=900.0, show_default=True, help="Seconds without a metric line that end a run.")
-@click.option("--runs-dir", type=click.Path(path_type=Path), default="runs", show_default=True)
-@click.option("--trust", "--yes", "trust", is_flag=True, help="Run code from outside the archive without asking.")
 def replay(record, **options):
     """Run RECORD (a number, date, slug, folder or script) on this machine, and say what that proves."""
     from rich.console import Console
@@ -69,6 +81,21 @@ def replay(record, **options):
     from harness.replay import replay
 
     replay(record, Options(**options), Console(soft_wrap=True, highlight=False, markup=False))
+
+
+@main.command()
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.option("--pairs", default=3, show_default=True, help="How often to run the two, in the order A B B A A B ...")
+@run_options
+def compare(first, second, pairs, **options):
+    """Run records A and B in turn on this machine, and say which is faster and at what loss."""
+    from rich.console import Console
+
+    from harness.compare import compare
+    from harness.plan import Options
+
+    compare(first, second, pairs, Options(**options), Console(soft_wrap=True, highlight=False, markup=False))
 
 
 @main.command()
@@ -160,6 +187,16 @@ def show(record):
     from harness.show import show
 
     show(record, Console(highlight=False, markup=False, emoji=False))
+
+
+@main.command("import")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--into", type=click.Path(path_type=Path), default="imported", show_default=True, metavar="DIR")
+def import_(path, into):
+    """Make records of your own from someone else's folder of logs; nothing in them is run."""
+    from harness.importing import import_logs
+
+    import_logs(path, into, click.echo)
 
 
 if __name__ == "__main__":

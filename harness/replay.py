@@ -22,32 +22,47 @@ from harness.torchrun import check_port, environment, torchrun_command
 
 @dataclass(frozen=True)
 class Stage:
-    """All that the runs of one plan share."""
+    """All that the runs of one plan share. `key` and `batch` are what its runs are found again by."""
 
     plan: Plan
     machine: Machine
     manifest: Manifest | None
     runs_dir: Path
+    key: str
     batch: str
     console: Console
 
-    @property
-    def digest(self) -> str:
-        """Identity of the plan, by which its runs are found again."""
-        return self.plan.digest(self.manifest)
-
 
 def replay(name: str, options: Options, console: Console) -> None:
-    """Run the record that `name` means and report on it. Raises RunFailed if it does not run or does not hold."""
+    """Run the record that `name` means and report on it. Raises RunFailed if it does not run or does not hold.
+
+    Several runs are taken up where an earlier call left them; the user who asks for one run gets one.
+    """
+    if options.runs < 1:
+        raise UserError(f"--runs {options.runs}: at least 1")
+    record = choose(name, options.trust, console)
+    machine = usable_machine()
+    plan, manifest = settle(record, options, machine, console)
+    key = plan.digest(manifest)
+    earlier = [] if options.fresh or options.runs == 1 else runs.of_plan(options.runs_dir, record.slug, key)
+    batch = earlier[-1][1]["batch"] if earlier else runs.time_id()
+    stage = Stage(plan, machine, manifest, options.runs_dir, key, batch, console)
+    results = [Result.of(folder, facts) for folder, facts in earlier if facts["outcome"] == "finished"][: options.runs]
+    if results:
+        console.print(f"{len(results)} of {options.runs} runs are done already (--fresh starts over)")
+    for run in range(len(results), options.runs):
+        of = f", run {run + 1} of {options.runs}" if options.runs > 1 else ""
+        results.append(perform(stage, run, record.label + of))
+    report(plan, results, manifest, console, guard=options.guard)
+
+
+def choose(name: str, trusted: bool, console: Console) -> Record:
+    """The record that `name` means; how it was understood is said, and code from outside the archive is asked about."""
     found = find(name)
     if found.note:
         console.print(found.note)
-    ask_trust(found.record, options.trust)
-    stage, kept = set_stage(found.record, options, console)
-    if kept:
-        console.print(f"{len(kept)} of {options.runs} runs are done already (--fresh starts over)")
-    results = kept + [perform(stage, run, options.runs) for run in range(len(kept), options.runs)]
-    report(stage.plan, results[: options.runs], stage.manifest, console, guard=options.guard)
+    ask_trust(found.record, trusted)
+    return found.record
 
 
 def ask_trust(record: Record, trusted: bool) -> None:
@@ -61,28 +76,23 @@ def ask_trust(record: Record, trusted: bool) -> None:
         raise UserError("not run")
 
 
-def set_stage(record: Record, options: Options, console: Console) -> tuple[Stage, list[Result]]:
-    """Plan, say what the runs are worth, get the data, and find the finished runs of the same plan.
-
-    Only a plan of several runs is taken up again; the user who asks for one run gets one.
-    """
-    if options.runs < 1:
-        raise UserError(f"--runs {options.runs}: at least 1")
+def usable_machine() -> Machine:
+    """This machine. Raises UserError if torch cannot be used on it."""
     machine = this_machine()
     if machine.problem:
         raise UserError(f"torch cannot be used here: {machine.problem}")
+    return machine
+
+
+def settle(record: Record, options: Options, machine: Machine, console: Console) -> tuple[Plan, Manifest | None]:
+    """Plan the runs, say what they will be worth, and get their data. Raises UserError for what cannot be run."""
     check_port(options.nodes)
     plan = make_plan(record, options, machine)
     announce(plan, machine, console)
     manifest, note = tokens.prepare(plan, options.repeat, progress=console.is_terminal)
     if note:
         console.print(note)
-    earlier = (
-        [] if options.fresh or options.runs == 1 else runs.of_plan(options.runs_dir, record.slug, plan.digest(manifest))
-    )
-    batch = earlier[-1][1]["batch"] if earlier else runs.time_id()
-    kept = [Result.of(folder, facts) for folder, facts in earlier if facts["outcome"] == "finished"]
-    return Stage(plan, machine, manifest, options.runs_dir, batch, console), kept[: options.runs]
+    return plan, manifest
 
 
 def announce(plan: Plan, machine: Machine, console: Console) -> None:
@@ -93,7 +103,7 @@ def announce(plan: Plan, machine: Machine, console: Console) -> None:
         console.print(note)
 
 
-def perform(stage: Stage, run: int, of: int) -> Result:
+def perform(stage: Stage, run: int, title: str) -> Result:
     """Run number `run` of a plan in a folder of its own. Raises RunFailed, in words, if it does not finish."""
     plan = stage.plan
     folder = runs.create(stage.runs_dir, plan.record.slug).absolute()
@@ -102,7 +112,6 @@ def perform(stage: Stage, run: int, of: int) -> Result:
     if plan.settings is None:
         _offer_data(folder, plan.data_dir)
     job = launch.Job(line, folder, environment(plan.ranks, plan.gpu), plan.stall_timeout_s, plan.nodes.rank == 0)
-    title = plan.record.label + (f", run {run + 1} of {of}" if of > 1 else "")
     started = runs.now()
     with progress(stage.console, title) as live:
         ended = launch.run(job, live)
@@ -128,8 +137,9 @@ def _facts(stage: Stage, run: int, folder: Path, line: list[str], ended: launch.
         "script": runs.shown(plan.record.script),
         "script_sha256": plan.script_sha256,
         "run_id": folder.name,
-        "plan": stage.digest,
+        "plan": stage.key,
         "batch": stage.batch,
+        "number": run,
         "fidelity": plan.label.name,
         "command": ["python" if part == sys.executable else _shorten(part) for part in line],
         "overrides": plan.overrides,

@@ -61,9 +61,9 @@ def main():
 
     if log:
         log.write(Path(__file__).read_text() + "=" * 100 + "\nRunning Python 3\n" + "=" * 100 + "\n")
-    began, steps = time.perf_counter(), settings.num_iterations
+    steps, step_ms = settings.num_iterations, 1000 * settings.step_seconds
     for step in range(steps + 1):
-        elapsed = f"{1000 * (time.perf_counter() - began):.0f}ms step_avg:{1000 * settings.step_seconds:.2f}ms"
+        elapsed = f"{step * step_ms:.0f}ms step_avg:{step_ms:.2f}ms"
         if step % settings.val_loss_every == 0 or step == steps:
             loss = settings.first_loss + (settings.last_loss - settings.first_loss) * step / steps
             if settings.do == "stop_early" and step == steps:

@@ -1,0 +1,76 @@
+"""How fast the ranks of this machine talk to each other. Run under torchrun; rank 0 prints one JSON object a line.
+
+Bandwidths are those of nccl-tests: the algorithm's is the size of the whole buffer over time; the bus's is corrected by
+2 (n - 1) / n for all_reduce and (n - 1) / n for the others, so that it compares across numbers of ranks.
+"""
+
+import json
+import os
+import time
+
+import torch
+import torch.distributed as dist
+
+SIZES = (1 << 13, 1 << 20, 1 << 24, 1 << 26)  # bytes of the whole buffer
+BUDGET_S = 0.2  # for each collective and size, about
+
+
+def collectives(whole: torch.Tensor, part: torch.Tensor) -> dict:
+    """The three that the records use, as functions of no argument, with their bus factor times n."""
+    size = dist.get_world_size()
+    return {
+        "all_reduce": (lambda: dist.all_reduce(whole, op=dist.ReduceOp.AVG), 2 * (size - 1)),
+        "reduce_scatter": (lambda: dist.reduce_scatter_tensor(part, whole, op=dist.ReduceOp.AVG), size - 1),
+        "all_gather": (lambda: dist.all_gather_into_tensor(whole, part), size - 1),
+    }
+
+
+def seconds_per_call(call, synchronise, device) -> float:
+    """Mean time of a call once warm, the slowest rank's."""
+    for _ in range(2):
+        call()
+    once = _agreed(_timed(call, 2, synchronise), device)
+    return _agreed(_timed(call, max(3, min(100, int(BUDGET_S / once))), synchronise), device)
+
+
+def _timed(call, times: int, synchronise) -> float:
+    dist.barrier()
+    synchronise()
+    began = time.perf_counter()
+    for _ in range(times):
+        call()
+    synchronise()
+    return (time.perf_counter() - began) / times
+
+
+def _agreed(seconds: float, device) -> float:
+    """The largest of the ranks' times, so that all go on with the same number of calls."""
+    slowest = torch.tensor([seconds], dtype=torch.float64, device=device)
+    dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
+    return slowest.item()
+
+
+def main():
+    """Measure every collective at every size and print what rank 0 agrees on."""
+    cuda = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if cuda else "gloo", device_id=device if cuda else None)
+    synchronise = torch.cuda.synchronize if cuda else lambda: None
+    size = dist.get_world_size()
+    for number_of_bytes in SIZES:
+        whole = torch.zeros(number_of_bytes // 2, dtype=torch.bfloat16, device=device)
+        part = torch.zeros(whole.numel() // size, dtype=torch.bfloat16, device=device)
+        for name, (call, factor) in collectives(whole, part).items():
+            seconds = seconds_per_call(call, synchronise, device)
+            algorithm = number_of_bytes / seconds / 1e9
+            figures = {"ms": 1e3 * seconds, "algorithm_gb_s": algorithm, "bus_gb_s": algorithm * factor / size}
+            if dist.get_rank() == 0:
+                measured = {"name": name, "bytes": number_of_bytes, "ranks": size, "backend": dist.get_backend()}
+                print(json.dumps({**measured, **figures}), flush=True)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
