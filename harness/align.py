@@ -179,9 +179,10 @@ def _pure(partners: list[int | None], start: int, stop: int) -> bool:
 
 
 def _awkwardness(lines: list[str], start: int) -> tuple:
-    first = lines[start]
-    blank_before = start > 0 and not lines[start - 1].strip()
-    return (not first.strip(), len(first) - len(first.lstrip()), not blank_before)
+    """How ill a place suits the beginning of an insertion: smaller is better."""
+    first, before = lines[start], lines[start - 1].strip() if start else ""
+    torn = before.startswith(("@", "#"))  # from what stands right above it
+    return (not first.strip(), len(first) - len(first.lstrip()), torn, bool(before))
 
 
 def _invert(partners: list[int | None], size: int) -> list[int | None]:

@@ -74,3 +74,19 @@ def test_no_line_moves_twice():
     block = {k: f"a_rather_long_line_of_code = number_{k} + something_else" for k in range(5)}
     come = {10 + k: text for k, text in block.items()} | {20 + k: text for k, text in block.items()}
     assert find_moves(block, come) == [(0, 10, 5)]
+
+
+def test_an_inserted_method_takes_its_decorator_with_it():
+    method = lines_of("    @property\n    def c(self):\n        return 1")
+    old = ["class C:", *method]
+    new = ["class C:", "    @property", "    def b(self):", "        return 2", "", *method]
+    inserted = ["    @property", "    def b(self):", "        return 2", ""]
+    assert [new[j] for j, i in enumerate(align(old, new)) if i is None] == inserted
+    kept = {i for i in align(new, old) if i is not None}
+    assert [line for i, line in enumerate(new) if i not in kept] == inserted
+
+
+def test_a_bracket_amid_rewritten_code_is_not_called_unchanged():
+    old = lines_of("def f():\n    alpha(\n    )\n    beta()")
+    new = lines_of("def f():\n    gamma(\n    )\n    delta()")
+    assert align(old, new) == [0, None, None, None]

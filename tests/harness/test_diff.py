@@ -120,6 +120,32 @@ def test_rows_fold_the_claim_and_the_place_a_block_left():
     assert all(row.reason == "same" for part in parts for row in rows(part, whole=True) if isinstance(row, Fold))
 
 
+def test_two_moves_side_by_side_are_told_apart():
+    first, second, keep, more = (
+        [f"{name}_{k} = a_longer_line_of_code({k}) + {name}" for k in range(length)]
+        for name, length in (("alpha", 4), ("beta", 5), ("keep", 8), ("more", 8))
+    )
+    parts = compare("\n".join([*first, *keep, *second, *more]), "\n".join([*keep, *more, *second, *first]))
+    arrivals = [(row.origin, row.count) for row in rows(parts[0]) if isinstance(row, Arrival)]
+    assert arrivals == [(13, 5), (1, 4)]
+
+
+def test_a_line_is_no_version_of_one_that_moved_in_from_elsewhere():
+    block = [f"first_matrix_{k} = orthogonalise(gradient_{k}, steps={k})" for k in range(4)]
+    old = [
+        "class A:",
+        "    pass",
+        "first_matrix_0 = orthogonalise(gradient_0, steps=7)",
+        "class B:",
+        "    pass",
+        *block,
+    ]
+    new = ["class A:", "    pass", *block, "class B:", "    pass"]
+    lines = compare("\n".join(old), "\n".join(new))[0].lines
+    [deleted] = [line for line in lines if line.kind == "gone" and not line.moved]
+    assert deleted.old == 3 and deleted.peer is None and deleted.words == ()
+
+
 def test_side_by_side_rows_face_their_versions():
     parts = compare("a = 1\nold_only()\nbb = 22\n", "a = 1\nbb = 23\nnew_one()\n")
     facing = [(left and left.text, right and right.text) for left, right in side_by_side(list(parts[0].lines))]
