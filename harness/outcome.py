@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.errors import RunFailed
+from harness.errors import RunFailed, UserError
 from harness.manifest import Manifest
 from harness.plan import Plan
 from harness.runs import LOG, shown
@@ -25,10 +25,9 @@ class Result:
 
     @classmethod
     def of(cls, folder: Path, facts: dict) -> "Result":
-        """Read the metric lines of a run folder; from stdout if the script kept no log."""
-        log = folder / LOG
-        text = (log if log.exists() else folder / "stdout.txt").read_text(errors="replace")
-        return cls(folder, facts, tuple(metric for line in text.splitlines() if (metric := parse_metric(line))))
+        """Read the metric lines of a run folder."""
+        lines = _log(folder).read_text(errors="replace").splitlines()
+        return cls(folder, facts, tuple(metric for line in lines if (metric := parse_metric(line))))
 
     @property
     def losses(self) -> list[float]:
@@ -91,7 +90,7 @@ def _rows(plan: Plan, results: list[Result], manifest: Manifest | None, guard: b
     rows.append(("training time", f"{_mean(seconds, 3)} s for {results[-1].steps:,} steps"))
     if plan.label.name in ("same-batch", "stand-in") and plan.world_size < 8:
         projected = statistics.fmean(seconds) * plan.world_size / 8
-        rows.append(("projected on 8 GPUs", f"{projected:.1f} s, if communication cost nothing"))
+        rows.append(("projected on 8 GPUs", f"{projected:.3f} s, if communication cost nothing"))
     if guard:
         fallbacks = [line for result in results for line in result.facts.get("fallbacks", [])]
         rows.append(("fp8 fallbacks", "; ".join(fallbacks) or "none"))
@@ -100,11 +99,20 @@ def _rows(plan: Plan, results: list[Result], manifest: Manifest | None, guard: b
 
 
 def _judge(plan: Plan, results: list[Result]) -> str:
-    """The referee's word on the logs of these runs."""
-    from harness.verify import verify
+    """The referee's word on the logs of these runs, by the official rules."""
+    from harness.verify import verdict_line, verify
 
-    verdict = verify([result.folder / LOG for result in results], record=plan.record if plan.record.number else None)
-    return verdict.line
+    logs = [_log(result.folder) for result in results]
+    try:
+        return verdict_line(verify(logs, record=plan.record if plan.record.number else None))
+    except UserError as error:  # the runs are good all the same
+        return f"none: {error}"
+
+
+def _log(folder: Path) -> Path:
+    """The log of a run; its stdout if the script kept none."""
+    log = folder / LOG
+    return log if log.exists() else folder / "stdout.txt"
 
 
 def _count(results: list[Result]) -> str:

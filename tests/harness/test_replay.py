@@ -1,5 +1,6 @@
 """The main job, from a name to a verdict, on fake scripts; and every way in which it ends early."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -12,7 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import main
+from harness.errors import UserError
+from harness.machine import Gpu
 from harness.outcome import smoke_problem
+from harness.synthetic import ensure_synthetic
 
 FAKE = Path(__file__).parent / "fake_train.py"
 
@@ -164,6 +168,39 @@ def test_code_of_others_is_not_run_unasked(replay, tmp_path):
     assert result.exit_code == 2
     assert "theirs.py is not of this archive" in result.stderr and "add --trust" in result.stderr
     assert not list(tmp_path.rglob("ran"))
+
+
+@pytest.fixture
+def with_a_gpu(fake_machine, monkeypatch):
+    """The same machine, with an H100 as far as the harness can tell."""
+    gpu = Gpu("NVIDIA H100 80GB HBM3", 79.1, (9, 0))
+    monkeypatch.setattr("harness.replay.this_machine", lambda: dataclasses.replace(fake_machine, gpus=(gpu,)))
+
+
+def test_a_stand_in_run_is_projected_and_judged(replay, with_a_gpu):
+    ensure_synthetic("books")
+    refused = replay("40", "--data-dir", "books")
+    assert refused.exit_code == 2 and "1.2 passes: add shards, ask for fewer steps" in refused.stderr
+    result = replay("40", "--data-dir", "books", "--repeat", "--set", "step_seconds=0.01")
+    assert result.exit_code == 0, result.output
+    assert "shortened replay" in result.output and "1.2 passes" in result.output
+    assert "projected" not in result.output and "entropy floor" not in result.output
+    result = replay("40", "--data-dir", "books", "--repeat")
+    assert "stand-in replay (real size, another corpus)" in result.output
+    assert "training time         0.010 s for 10 steps" in result.output
+    assert "projected on 8 GPUs   0.001 s, if communication cost nothing" in result.output
+    assert "verdict               FAILS under the rules of 2025-02-01" in result.output
+
+
+def test_fineweb_is_fetched_for_a_record_run(replay, with_a_gpu, monkeypatch):
+    def ensure_fineweb(data_dir, shards, progress):
+        raise UserError(f"asked for {shards} shards in {data_dir}")
+
+    monkeypatch.setattr("harness.data.ensure_fineweb", ensure_fineweb)
+    result = replay("40")
+    assert "same-batch replay (FineWeb" in result.output
+    assert result.stderr == "error: asked for 8 shards in data/fineweb10B\n"
+    assert "asked for 4 shards" in replay("40", "--scale", "0.5").stderr
 
 
 PUBLIC = """\
