@@ -108,7 +108,7 @@ def check_hardware(case: Case) -> Check:
         official = bool(models) and all(asked.gpu in model for model in models)
         same = bool(models) and all(any(each in m for each in (asked.gpu, *asked.same_class)) for m in models)
         if ranks is not None and ranks != asked.gpus:
-            faults.append(f"{ranks} x {name or 'no GPU'}, not {asked.gpus} ({at})")
+            faults.append(f"{f'{ranks} x {name}' if name else f'{ranks} ranks, no GPU'}, not {asked.gpus} ({at})")
         elif run.gpus is not None and run.gpus < asked.gpus:
             faults.append(f"{run.gpus} GPUs in the machine, not {asked.gpus} ({at})")
         elif name and not same:

@@ -32,8 +32,9 @@ def check_curve(case: Case) -> Check:
             judged += len(group)
             faults += _unlike_the_others(group)
         elif case.record is not None and case.record.curve:
-            judged += len(group)
-            faults += [fault for entry in group for fault in _unlike_the_reference(entry, dict(case.record.curve))]
+            found = [_unlike_the_reference(entry, dict(case.record.curve)) for entry in group]
+            judged += sum(each is not None for each in found)
+            faults += [fault for each in found if each for fault in each]
     if faults:
         return case.check("curve", FAIL, counted(faults))
     if judged < len(case.entries):
@@ -80,12 +81,13 @@ def _unlike_the_others(group: list[Entry]) -> list[str]:
     return [_contradicted(group[i], late[k] + 1, off[i, k], "other runs") for i, k in np.argwhere(suspect)]
 
 
-def _unlike_the_reference(entry: Entry, curve: dict[int, float]) -> list[str]:
-    """The last loss, if its fall lies far off the published curve's between the last two validations that both have."""
+def _unlike_the_reference(entry: Entry, curve: dict[int, float]) -> list[str] | None:
+    """The last loss, if its fall lies far off the published curve's between the last two validations that both have;
+    None where the curve does not reach the run's last step."""
     run = entry.run
     both = [i for i, step in enumerate(run.val_step.tolist()) if step in curve]
     if len(both) < 2 or both[-1] != len(run.val_step) - 1:
-        return []
+        return None
     before, last = both[-2:]
     published = curve[int(run.val_step[last])] - curve[int(run.val_step[before])]
     off = float(run.val_loss[last] - run.val_loss[before]) - published

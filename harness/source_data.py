@@ -92,9 +92,9 @@ def _validation_reads(names: Names) -> list:
     while grown:
         before = len(stained)
         for node in nodes:
-            if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value and _touches(names, node.value, stained):
-                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                stained |= {key for target in targets for key in _keys(names, target)}
+            for target, value in _assignments(node):
+                if _touches(names, value, stained):
+                    stained |= set(_keys(names, target))
         grown = len(stained) > before
     reads = []
     for node in nodes:
@@ -103,6 +103,20 @@ def _validation_reads(names: Names) -> list:
         if is_read and _touches(names, taken, stained):
             reads.append((_where(names, taken), taken.lineno))
     return [list(each) for each in dict.fromkeys(reads)]
+
+
+def _assignments(node: ast.AST) -> list[tuple[ast.AST, ast.AST]]:
+    """(target, value) pairs of an assignment, `a, b = c, d` taken apart."""
+    if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
+        return []
+    pairs = []
+    for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+        tuples = isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple)
+        if tuples and len(target.elts) == len(node.value.elts):
+            pairs += zip(target.elts, node.value.elts, strict=True)
+        else:
+            pairs.append((target, node.value))
+    return pairs
 
 
 def _keys(names: Names, node: ast.AST) -> list:

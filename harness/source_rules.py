@@ -4,6 +4,7 @@ The script is read by `ast` in a process of its own with limits, never run. What
 """
 
 import ast
+import hashlib
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from harness.checks import Case, counted
+from harness.record import Record
 from harness.verdict import FAIL, PASS, UNKNOWN, Check
 from timing.log import Run, printable
 from timing.rules import COMPILE_DEFAULTS, ENVIRONMENT_PREFIXES, SETTING_DEFAULTS, Compiler
@@ -57,6 +59,19 @@ def facts_of(run: Run) -> dict | None:
     return facts if facts.get("prints_metrics") or "error" in facts else None
 
 
+def is_script(run: Run, sha256: str) -> bool:
+    """Whether the script in a log has this hash. A log closes the source with a newline of its own, which is not it."""
+    if run.source is None or run.helpers:
+        return False
+    text = run.source.encode(errors="replace")
+    return sha256 in (hashlib.sha256(each).hexdigest() for each in (text, text.removesuffix(b"\n")))
+
+
+def frozen_hash(record: Record) -> str:
+    """The frozen hash of a record, of a draft that of its script as it stands."""
+    return record.sha256 or record.script_sha256()
+
+
 def check_source(case: Case) -> Check:
     """One script made all the logs; with a record, its frozen script."""
     run, entry = case.entries[0].run, case.entries[0]
@@ -65,8 +80,8 @@ def check_source(case: Case) -> Check:
     one = f"one source in {len(case.entries)} logs, sha256 {run.source_sha256[:12]}"
     if case.record is None:
         return case.check("source", PASS, one)
-    frozen = case.record.sha256 or case.record.script_sha256()
-    if run.source_sha256 == frozen:
+    frozen = frozen_hash(case.record)
+    if is_script(run, frozen):
         return case.check("source", PASS, f"{one}: the frozen script of {case.record.label}")
     where = entry.at(run.source_line)
     return case.check("source", FAIL, f"{one}; the frozen script of {case.record.label} is {frozen[:12]} ({where})")

@@ -95,6 +95,11 @@ class Verdict:
         """0 HOLDS, 1 FAILS, 3 INCONCLUSIVE."""
         return EXIT_CODES[self.verdict]
 
+    @property
+    def line(self) -> str:
+        """The verdict in one line, as `verdict_line` gives it."""
+        return verdict_line(self)
+
 
 def verdict_line(judgement: Judgement | Verdict) -> str:
     """The verdict in one line, with what it rests on and what it does not show."""

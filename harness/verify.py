@@ -35,6 +35,8 @@ from harness.source_rules import (
     check_token_stream,
     check_val_tokens,
     check_validation_reads,
+    frozen_hash,
+    is_script,
 )
 from harness.submission import Arm, Entry, arms, collect
 from harness.verdict import (
@@ -134,8 +136,7 @@ def _coloured(text: str, status: str) -> str:
 
 def _submission(separate: list[Arm], record: Record | None) -> Arm:
     """The arm that the verdict concerns."""
-    frozen = record and (record.sha256 or record.script_sha256())
-    matching = [arm for arm in separate if frozen and arm.source == frozen]
+    matching = [arm for arm in separate if record and is_script(arm.entries[0].run, frozen_hash(record))]
     return min(matching or separate, key=lambda arm: (bool(arm.overrides), -len(arm.entries)))
 
 
@@ -144,7 +145,7 @@ def _check_arms(separate: list[Arm], judged: Arm, record: Record | None, under: 
     if len(separate) == 1:
         return Check("arms", PASS, f"one arm: {judged.name}, n = {len(judged.entries)}", under.name)
     found = f"{len(separate)} arms, kept apart; judged: {judged.name}, n = {len(judged.entries)}"
-    if record is not None and judged.source == (record.sha256 or record.script_sha256()):
+    if record is not None and is_script(judged.entries[0].run, frozen_hash(record)):
         return Check("arms", PASS, f"{found}, the frozen script of {record.label}", under.name)
     return Check("arms", UNKNOWN, f"{found}, the largest; give its logs alone, or --record, to say so", under.name)
 
