@@ -18,7 +18,6 @@ _FACTS = {
     "cuda": r"^Running pytorch \S+ compiled for CUDA (\d\S*)",
     "triton": r"^Running Triton version (\d\S*)",
     "driver": r"^\|[^|\n]{0,60}(?:Driver|KMD) Version: ?(\d[\d.]*)",
-    "date": r"^(?:Run UTC timestamp=)(\d{4}-\d\d-\d\dT[\d:.]{5,15}Z?)",
     "seed": r"^(?:Using )?seed[=:] ?(\S+)",
     "manifest": r"^manifest[=:] ?(\S+)",
     "fidelity": r"^fidelity[=:] ?(\S+)",
@@ -27,6 +26,8 @@ _FACTS = {
     "device": r"^Running [^\n]{0,200}?(?:device_name=| on )(?!device_name)(\S[^\n]{0,60}?) with world_size",
 }
 _FACTS = {name: re.compile(pattern, re.MULTILINE | re.IGNORECASE) for name, pattern in _FACTS.items()}
+_STAMP = re.compile(r"^Run UTC timestamp=(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z?)", re.MULTILINE)
+_MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 _OVERRIDE = re.compile(r"^override ([A-Za-z_][\w.]{0,100})=([^\n]*)$", re.MULTILINE)
 _SMI_DATE = re.compile(
     r"^(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) ([A-Z][a-z]{2}) {1,2}(\d{1,2}) (\d\d:\d\d:\d\d)(?: [A-Z]{3,5})? (\d{4})\b",
@@ -60,7 +61,7 @@ def read_environment(text: str) -> Environment:
             found.facts[name] = found.facts[name].rstrip(",;")
     if "world_size" in found.facts:
         found.facts["world_size"] = int(found.facts["world_size"])
-    _read_smi_date(text, found)
+    _read_date(text, found)
     _read_gpus(text, found)
     for match in islice(_OVERRIDE.finditer(text), _MOST_OVERRIDES):
         found.overrides[match[1]] = printable(match[2], FIELD_LENGTH)
@@ -68,17 +69,21 @@ def read_environment(text: str) -> Environment:
     return found
 
 
-def _read_smi_date(text: str, found: Environment) -> None:
-    """The date over the nvidia-smi table, as ISO 8601 without a zone: the table does not say which."""
-    match = _SMI_DATE.search(text)
-    if not match or "date" in found.facts:
+def _read_date(text: str, found: Environment) -> None:
+    """When the run started, as ISO 8601: a UTC stamp, or the date over the nvidia-smi table, which names no zone."""
+    match = _STAMP.search(text)
+    if match:
+        date = match[1]
+    elif match := _SMI_DATE.search(text):
+        date = f"{match[4]}-{_MONTHS.find(match[1]) // 3 + 1:02}-{int(match[2]):02}T{match[3]}"
+    else:
         return
     try:
-        stamp = datetime.strptime(f"{match[1]} {match[2]} {match[4]} {match[3]}", "%b %d %Y %H:%M:%S")
+        datetime.fromisoformat(date)
     except ValueError:
         found.odd.append((_line_of(text, match), "the date is not one"))
-        return
-    _keep(found, text, "date", match, stamp.isoformat())
+    else:
+        _keep(found, text, "date", match, date)
 
 
 def _read_gpus(text: str, found: Environment) -> None:
