@@ -63,7 +63,7 @@ def _listed_row(row: dict) -> dict:
         "edition": "",
         "note": "",
         "logged_minutes": None,
-        "credit": "" if row["credit"] == "-" else row["credit"],
+        "credit": "" if row["credit"] == "-" or str(row["credit"]).startswith("not a new record") else row["credit"],
     }
 
 

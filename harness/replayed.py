@@ -19,7 +19,7 @@ from timing.text import printable
 
 COLUMNS = (
     *("run_id", "number", "slug", "fidelity", "machine", "ranks", "outcome", "started", "steps", "val_loss", "minutes"),
-    *("step_ms", "seed", "torch", "peak_memory_mib", "complete", "folder", "committed"),
+    *("step_ms", "seed", "torch", "peak_memory_mib", "complete", "witness_ratio", "folder", "committed"),
 )
 
 
@@ -84,6 +84,7 @@ def _row(folder: Path, facts: dict, run: Run) -> dict:
         "torch": printable(str(run.torch or ""), 60),
         "peak_memory_mib": run.peak_memory_mib,
         "complete": run.complete,
+        "witness_ratio": witness_ratio(facts.get("witness")),
         "folder": str(folder),
     }
 
@@ -104,3 +105,18 @@ def median_step_ms(run: Run) -> float | None:
     steps, times = np.diff(run.train_step), np.diff(run.train_time_ms)
     good = (steps > 0) & (times > 0)
     return float(np.median(times[good] / steps[good])) if good.any() else None
+
+
+def witness_ratio(witness) -> float | None:
+    """The launcher's clock over the log's own, over all spans between training lines with no validation between.
+
+    `witness` is that of `run.json` (lists `kind`, `log_ms`, `clock_s` of one length); None if it is not usable.
+    """
+    try:
+        kinds = np.asarray(witness["kind"])
+        log_s, clock_s = np.asarray(witness["log_ms"], float) / 1000, np.asarray(witness["clock_s"], float)
+        both = (kinds[1:] == "train") & (kinds[:-1] == "train")
+        logged, seen = np.diff(log_s)[both].sum(), np.diff(clock_s)[both].sum()
+    except (TypeError, KeyError, ValueError, IndexError):
+        return None
+    return float(seen / logged) if logged > 0 and np.isfinite(seen) else None

@@ -24,6 +24,7 @@ def standings(root: Path | str | None = None) -> pd.DataFrame:
     retiming, archived, slug, parent, kind, edition, gpus, gpu, disagrees (sentences). nan where unknown.
     """
     table, runs, told = history(root), arms(root), read_table("leaderboard.csv", root).set_index("number")
+    curves = set(read_table("curves.csv", root).number)
     by_number = {number: rows for number, rows in runs.groupby("number")}
     records = {record.number: record for record in discover(root)}
     rows = []
@@ -34,7 +35,7 @@ def standings(root: Path | str | None = None) -> pd.DataFrame:
         if pd.isna(row["step_ms"]) and row["steps"]:
             row["step_ms"] = row["minutes"] * 60_000 / row["steps"]
         row["tokens"] = row["steps"] * row["tokens_per_step"]
-        row["disagrees"] = tuple(_disagreements(row, arm, records.get(row["number"]), told))
+        row["disagrees"] = tuple(_disagreements(row, arm, records.get(row["number"]), told, curves))
         rows.append(row)
     return pd.DataFrame(rows).drop(
         columns=["minutes", "step_avg_ms", "mean_train_time_s", "mean_val_loss", "std_val_loss"]
@@ -57,11 +58,11 @@ def _logged(arm: pd.DataFrame | None) -> dict:
     }
 
 
-def _disagreements(row: dict, arm: pd.DataFrame | None, record, told: pd.DataFrame) -> list[str]:
+def _disagreements(row: dict, arm: pd.DataFrame | None, record, told: pd.DataFrame, curves: set) -> list[str]:
     """Every way in which listed facts, logs and the archive's record tell different stories, in words."""
     found = []
     if arm is None:
-        found.append("no usable log")
+        found.append("its log has no times" if row["number"] in curves else "no usable log")
     else:
         found += _hardware(arm) or _time(row)
         if row["mean_loss"] > TARGET:
@@ -104,3 +105,35 @@ def _against_table(record, told: pd.Series) -> list[str]:
     )
     differ = [(name, here, there) for name, here, there in pairs if here and not pd.isna(there) and here != there]
     return [f"record.toml says {here:g} {name}, the leaderboard's table {there:g}" for name, here, there in differ]
+
+
+def ledger(table: pd.DataFrame, replays: pd.DataFrame) -> pd.DataFrame:
+    """Every record's times by kind, never mixed: number, kind, minutes, std, n, machine.
+
+    listed (the leaderboard's), logged (mean of the linked log's arm), re-timed (rows 21b, 21c of 21), measured (our
+    own replay's log), witnessed (by the launcher's clock) and projected (to eight GPUs). `table` is `standings()`,
+    `replays` has `projected_minutes` and `how`. A smoke replay times nothing and is left out.
+    """
+    rows = []
+    for row in table.itertuples():
+        if row.listed_minutes > 0:
+            rows.append((row.number, "listed", row.listed_minutes, math.nan, 0, "8 × H100, the leaderboard's"))
+        if row.logged_minutes > 0:
+            machine = f"{row.gpus:.0f} × {row.gpu}" if row.gpus > 0 and row.gpu else "8 × H100"
+            rows.append((row.number, "logged", row.logged_minutes, row.logged_std, row.runs, machine))
+        if row.retiming and row.number[:-1] in set(table.number):
+            rows.append((row.number[:-1], f"re-timed as {row.number}", row.listed_minutes, math.nan, 0, row.title))
+    for run in replays[replays.fidelity != "smoke"].itertuples():
+        label = f"({run.fidelity})"
+        if run.minutes and run.minutes > 0:
+            rows.append((run.number, f"measured {label}", run.minutes, math.nan, 1, run.machine))
+            if run.witness_ratio and run.witness_ratio > 0:
+                seen = run.minutes * run.witness_ratio
+                rows.append(
+                    (run.number, f"witnessed {label}", seen, math.nan, 1, f"{run.machine}, by the launcher's clock")
+                )
+        if run.projected_minutes > 0 and run.how != "measured":
+            rows.append(
+                (run.number, f"projected {label}", run.projected_minutes, math.nan, 1, f"{run.machine}: {run.how}")
+            )
+    return pd.DataFrame(rows, columns=["number", "kind", "minutes", "std", "n", "machine"])

@@ -35,15 +35,17 @@ CHARTS = {
 }
 
 
-def render(name: str, frames: dict[str, pd.DataFrame], theme: Theme, size: Size, kind: str) -> bytes:
-    """The chart `name` from its frames (by the names in `Chart.frames`) as `svg` or `png` bytes.
+def render(
+    name: str, frames: dict[str, pd.DataFrame], theme: Theme, size: Size, kinds: tuple[str, ...]
+) -> dict[str, bytes]:
+    """The chart `name` from its frames (by the names in `Chart.frames`), drawn once, as bytes by kind (`svg`, `png`).
 
     The same frames give the same bytes. Raises KeyError for an unknown chart or a missing frame.
     """
     chart = CHARTS[name]
     with drawing(theme, size):
         figure = chart.draw(*(frames[frame] for frame in chart.frames), theme, size)
-        return to_bytes(figure, kind, chart.says)
+        return {kind: to_bytes(figure, kind, chart.says) for kind in kinds}
 
 
 def file_name(name: str, theme: Theme, size: Size, kind: str) -> str:

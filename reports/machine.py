@@ -34,6 +34,7 @@ def draw(replays: pd.DataFrame, theme: Theme, size: Size) -> Figure:
         axes.plot(
             row.listed_minutes,
             row.minutes,
+            ls="none",
             marker="o" if official else "D",
             ms=size.marker * 1.2,
             mfc=theme.accent if official else theme.paper,

@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
 from reports.axes import date_number, date_ticks, minute_ticks, minutes_text
 from reports.labels import Box, Placement, place
@@ -121,6 +120,7 @@ def _dots(axes, history: pd.DataFrame, theme: Theme, size: Size) -> None:
         (dot,) = axes.plot(
             [row.x],
             [row.minutes],
+            ls="none",
             marker="o",
             ms=size.marker * (1.15 if row.landmark else 0.8),
             mfc=theme.paper if row.retiming else theme.accent,
@@ -179,7 +179,6 @@ def _write(axes, text, placement: Placement | None, theme: Theme, size: Size) ->
         return None
     to_data = axes.transData.inverted().transform
     text.set_position(to_data((placement.box.x0, placement.box.y0)))
-    text.set_path_effects([withStroke(linewidth=size.line * 1.2, foreground=theme.bands[0])])  # keeps grid lines off
     (x0, y0), (x1, y1) = to_data(placement.start), to_data(placement.end)
     axes.plot([x0, x1], [y0, y1], color=theme.muted, lw=size.line * 0.3, zorder=2, solid_capstyle="round")
     return text.get_text(), placement.box

@@ -52,6 +52,7 @@ def _one(axes, index: int, row, theme: Theme, size: Size) -> None:
     axes.plot(
         index,
         row.mean,
+        ls="none",
         marker="o",
         ms=size.marker * 0.72,
         mfc=theme.accent if row.shown else theme.paper,

@@ -124,7 +124,9 @@ def drawing(theme: Theme, size: Size):
 
 def new_figure(size: Size, height: float | None = None) -> Figure:
     """An empty figure of this size; `height` in inches where a chart needs another one."""
-    return Figure(figsize=(size.width, height or size.height), dpi=size.dpi)
+    figure = Figure(figsize=(size.width, height or size.height), dpi=size.dpi)
+    FigureCanvasAgg(figure)  # measures texts, for SVG as well, so that both formats have the same layout
+    return figure
 
 
 def headline(figure: Figure, size: Size, theme: Theme, title: str, subtitle: str, source: str) -> None:
@@ -156,8 +158,8 @@ def to_bytes(figure: Figure, kind: str, title: str = "") -> bytes:
 
 
 def measure(figure: Figure, artist):
-    """The artist's extent in pixels, by Agg: for SVG as well, so that both have the same layout."""
-    return artist.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+    """The artist's extent in pixels."""
+    return artist.get_window_extent(figure.canvas.get_renderer())
 
 
 def series_styles(theme: Theme, size: Size, count: int) -> list[dict]:

@@ -1,0 +1,187 @@
+"""What the page says about one record: table cells, facts, ledger entries, replays, all as plain text."""
+
+import re
+from dataclasses import dataclass
+
+import pandas as pd
+
+from reports.diffs import Diff, diff
+from reports.leaderboard import number, p_text, spread
+
+
+@dataclass(frozen=True)
+class Script:
+    """A record's frozen script: its source, its claim, and the script it is compared with ("" if none)."""
+
+    source: str
+    claim: str
+    against: str = ""
+    against_source: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the page's table."""
+
+    name: str
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a cell shows, and the key it sorts by ("" sorts last)."""
+
+    text: str
+    key: str
+
+
+COLUMNS = (
+    *(Column("No"), Column("Date"), Column("What was new"), Column("Listed min", True), Column("Logged min (n)", True)),
+    *(Column("Loss (n)", True), Column("p", True), Column("Steps", True), Column("ms/step", True), Column("Credit")),
+    Column("What disagrees"),
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """One record as the templates read it."""
+
+    number: str
+    id: str
+    title: str
+    day: str
+    listed: str
+    archived: bool
+    retiming: bool
+    cells: tuple[Cell, ...]
+    claim: str
+    facts: tuple[tuple[str, str], ...]
+    source: str
+    link: str
+    ledger: list
+    disagrees: tuple[str, ...]
+    rival: str
+    has_curve: bool
+    replays: list
+    diff: Diff | None
+    diff_against: str
+    diff_note: str
+
+
+def record_id(name: str) -> str:
+    """The record's address in the page: `record-40`."""
+    return "record-" + re.sub(r"[^\w.-]", "-", name)
+
+
+def safe_link(target: str) -> str:
+    """The address if it is a web address, else "": no other scheme becomes a link."""
+    return target if re.fullmatch(r"https?://[^\s\"'<>]+", target or "") else ""
+
+
+def minutes_text(minutes: float) -> str:
+    """`2.358 min`, or a dash where nobody knows."""
+    return f"{minutes:.4g} min" if minutes and not pd.isna(minutes) else "–"
+
+
+def make_card(row, *, ledger: pd.DataFrame, replays: list, curves: set[str], script: Script | None) -> Card:
+    """The card of one row of the standings. `curves` holds the numbers that have a curve to draw."""
+    rival = row.parent if row.parent in curves else ""
+    return Card(
+        number=row.number,
+        id=record_id(row.number),
+        title=row.title,
+        day=f"{row.date:%Y-%m-%d}",
+        listed=minutes_text(row.listed_minutes),
+        archived=bool(row.archived),
+        retiming=bool(row.retiming),
+        cells=cells(row),
+        claim=script.claim if script else "",
+        facts=tuple((name, text) for name, text, _ in facts(row) if text),
+        source=row.source,
+        link=safe_link(row.source),
+        ledger=[
+            {
+                "kind": one.kind,
+                "minutes": number(one.minutes, ".3f") + spread(one.std, ".3f"),
+                "n": one.n or "",
+                "machine": one.machine,
+            }
+            for one in ledger.itertuples()
+        ],
+        disagrees=row.disagrees,
+        rival=rival,
+        has_curve=row.number in curves,
+        replays=replays,
+        diff=diff(script.against_source, script.source) if script and script.against else None,
+        diff_against=script.against if script else "",
+        diff_note=script.note if script else "",
+    )
+
+
+def cells(row) -> tuple[Cell, ...]:
+    """The row of the big table, in the order of `COLUMNS`."""
+    runs = f" ({row.runs})" if row.runs else ""
+
+    def figure(value: float, how: str, more: str = "") -> Cell:
+        return Cell(number(value, how) + more, number(value, ".9g"))
+
+    return (
+        Cell(row.number, row.number),
+        Cell(f"{row.date:%Y-%m-%d}", f"{row.date:%Y-%m-%d}"),
+        Cell(row.title, row.title.lower()),
+        figure(row.listed_minutes, ".4g"),
+        figure(row.logged_minutes, ".3f", spread(row.logged_std, ".3f") + runs),
+        figure(row.mean_loss, ".4f", spread(row.std_loss, ".4f") + runs),
+        Cell(p_text(row.p), number(row.p, ".9g")),
+        figure(row.steps, ",.0f"),
+        figure(row.step_ms, ".2f"),
+        Cell(row.credit, row.credit.lower()),
+        Cell("; ".join(row.disagrees), str(len(row.disagrees) or "")),
+    )
+
+
+def facts(row) -> list[tuple[str, str, float | None]]:
+    """Name, text and figure (None where it is no figure) of each fact; the same names for every record."""
+    runs = f" ({row.runs} run{'s' * (row.runs != 1)})" if row.runs else ""
+    hardware = f"{row.gpus:.0f} × {row.gpu}" if row.gpu and row.gpus > 0 else ""
+
+    def figure(name: str, value: float, how: str, more: str = "") -> tuple[str, str, float | None]:
+        return name, number(value, how) + (more if number(value, how) else ""), None if pd.isna(value) else float(value)
+
+    return [
+        figure("listed minutes", row.listed_minutes, ".4g"),
+        figure("logged minutes", row.logged_minutes, ".3f", spread(row.logged_std, ".3f") + runs),
+        figure("steps", row.steps, ",.0f"),
+        figure("ms per step", row.step_ms, ".2f"),
+        figure("tokens per step", row.tokens_per_step, ",.0f"),
+        figure("tokens in all", row.tokens, ",.0f"),
+        figure("final loss", row.mean_loss, ".4f", spread(row.std_loss, ".4f") + runs),
+        ("p (mean below 3.28)", p_text(row.p), None),
+        ("date", f"{row.date:%Y-%m-%d}", None),
+        ("credit", row.credit, None),
+        ("techniques", row.techniques, None),
+        ("parent", row.parent, None),
+        ("kind of change", {"ml": "machine learning", "systems": "systems only"}.get(row.kind, row.kind), None),
+        ("rules of", row.edition, None),
+        ("PyTorch of its log", row.torch, None),
+        ("hardware of its log", hardware, None),
+    ]
+
+
+def replay_rows(runs: pd.DataFrame) -> list[dict]:
+    """Our own runs of one record as texts; `runs` as `harness` hands them over, with `projected_minutes` and `how`."""
+    return [
+        {
+            "fidelity": run.fidelity,
+            "machine": run.machine,
+            "steps": number(run.steps, ",.0f"),
+            "loss": number(run.val_loss, ".4f"),
+            "minutes": number(run.minutes, ".3f"),
+            "step_ms": number(run.step_ms, ".2f"),
+            "projected": f"{run.projected_minutes:.3f} ({run.how})" if run.projected_minutes > 0 else "",
+            "run_id": run.run_id,
+            "outcome": run.outcome,
+        }
+        for run in runs.itertuples()
+    ]
