@@ -199,5 +199,40 @@ def import_(path, into):
     import_logs(path, into, click.echo)
 
 
+@main.command()
+@click.argument("names", nargs=-1, metavar="[progress|attribution|curves|machine|significance]...")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: reports/out in the repository.")
+@click.option("--record", "records", multiple=True, metavar="NUMBER", help="A record for the loss curves; repeatable.")
+@click.option("--runs-dir", type=click.Path(path_type=Path), default="runs", show_default=True, help="Our own replays.")
+@click.option("--write", is_flag=True, help="Also renew the committed figures in reports/figures/.")
+def chart(**options):
+    """Draw the figures (default: all) as PNG and SVG, light and dark, for slides and for a column."""
+    from harness.report import draw
+
+    click.echo(draw(**options))
+
+
+@main.command()
+@click.option("--csv", "form", flag_value="csv", help="As comma-separated values.")
+@click.option("--json", "form", flag_value="json", help="As JSON.")
+@click.option("--markdown", "form", flag_value="markdown", default="markdown", help="As markdown (the default).")
+@click.option("--write", is_flag=True, help="Renew the tables in README.md and records/README.md instead.")
+def leaderboard(form, write):
+    """All records: listed and logged times, losses, what disagrees."""
+    from harness.report import leaderboard_text, write_pages
+
+    click.echo(write_pages() if write else leaderboard_text(form), nl=write)
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: reports/out in the repository.")
+@click.option("--runs-dir", type=click.Path(path_type=Path), default="runs", show_default=True, help="Our own replays.")
+def report(out, runs_dir):
+    """Build the static page: one file with every record, its curves and what changed."""
+    from harness.report import write_report
+
+    click.echo(write_report(out, runs_dir))
+
+
 if __name__ == "__main__":
     main()
