@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import UserError
+from timing.text import printable
 
 FACTS = "record.toml"
 SCRIPT = "train.py"
@@ -162,7 +163,7 @@ def _problems(table: dict) -> list[str]:
 
 def _contents(flat: dict) -> list[str]:
     """What is wrong with values whose types are right."""
-    problems = []
+    problems = [f"{name} holds control characters" for name, value in flat.items() if not _clean(value)]
     if flat["rules.kind"] not in ("ml", "systems"):
         problems.append(f'rules.kind must be "ml" or "systems", not {flat["rules.kind"]!r}')
     for name in ("techniques", "credit"):
@@ -175,6 +176,13 @@ def _contents(flat: dict) -> list[str]:
     if not flat["number"][:1].isdigit():
         problems.append(f'number must begin with digits, as in "07" or "21b", not {flat["number"]!r}')
     return problems
+
+
+def _clean(value: object) -> bool:
+    """Whether all text in a value can be shown on a terminal as it is: a record may come from a stranger."""
+    if isinstance(value, list):
+        return all(map(_clean, value))
+    return not isinstance(value, str) or printable(value) == value
 
 
 def _is(value: object, kind: type) -> bool:

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from timing.text import printable
+
 LAST_LINES = 40
 # What a healthy rank says when another one is gone.
 COLLATERAL = re.compile(
@@ -12,6 +14,7 @@ COLLATERAL = re.compile(
 )
 PORT_TAKEN = re.compile(r"EADDRINUSE|address already in use", re.IGNORECASE)
 SIGNAL = re.compile(r"rank\s*:\s*(\d+).*?exitcode\s*:\s*-(\d+)", re.DOTALL)
+ERROR_LINE = re.compile(r"(?:\S+: )?error: ")  # a record's own, or argparse's
 RANK_FILE = "stderr.log"
 
 
@@ -22,22 +25,28 @@ def rank_outputs(folder: Path) -> dict[int, Path]:
 
 
 def describe(launcher_stderr: str, ranks: dict[int, str]) -> str:
-    """The failure in words: a rank's own traceback or error line, or what the launcher itself says.
+    """The failure in words fit for a terminal: a rank's own traceback or error line, or what the launcher itself says.
 
     `ranks` maps a rank to its stderr, earliest failure first. A rank that only lost touch with the others is passed
     over when another has a reason of its own.
     """
+    return printable(_describe(launcher_stderr, ranks))
+
+
+def _describe(launcher_stderr: str, ranks: dict[int, str]) -> str:
+    if PORT_TAKEN.search(launcher_stderr + "".join(ranks.values())):
+        return "the port is in use on this machine: name another with --rdzv-endpoint HOST:PORT"
     spoken = {rank: said for rank, text in ranks.items() if (said := _own_words(text))}
     own = {rank: said for rank, said in spoken.items() if not COLLATERAL.search(said)}
-    killed = SIGNAL.search(launcher_stderr)
+    killed = SIGNAL.search(launcher_stderr.rpartition("Root Cause")[2])  # those it ended itself are listed before
     if own or (spoken and not killed):
         rank, said = next(iter((own or spoken).items()))
-        return said if said.startswith("error: ") else f"rank {rank} crashed:\n{said}"
+        if "OutOfMemoryError" in said:
+            said += "\n(the GPU's memory is too small for this, or in use by another program: see nvidia-smi)"
+        return said if ERROR_LINE.match(said) else f"rank {rank} crashed:\n{said}"
     if killed:
         hint = " (out of memory?)" if killed[2] == "9" else ""
         return f"rank {killed[1]} was ended by signal {killed[2]}{hint}"
-    if PORT_TAKEN.search(launcher_stderr + "".join(ranks.values())):
-        return "the port is in use on this machine: name another with --rdzv-endpoint HOST:PORT"
     return _own_words(launcher_stderr) or launcher_stderr.strip()[-400:] or "it said nothing on stderr"
 
 
@@ -47,5 +56,5 @@ def _own_words(text: str) -> str:
     starts = [number for number, line in enumerate(lines) if "Traceback (most recent call last)" in line]
     if starts:
         return "\n".join(lines[starts[0] :][-LAST_LINES:])
-    errors = [line for line in lines if line.startswith(("error: ", "usage: "))]
+    errors = [line for line in lines if ERROR_LINE.match(line)]
     return errors[-1] if errors else ""

@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass, field
 
+from timing.text import printable
+
 METRIC = re.compile(
     r"step:(?P<step>\d+)/(?P<planned>\d+) (?:(?P<split>val|train)_loss:(?P<loss>\S+) )?"
     r"(?:\S+:\S+ )*?train_time:(?P<time>\d+(?:\.\d+)?)(?P<unit>ms|s)(?: step_avg:(?P<average>\S+?)ms)?(?:\s|$)"
@@ -53,7 +55,7 @@ class Witness:
     def hear(self, line: str, clock_s: float) -> Metric | None:
         """Note `line` if it is a metric or a fallback line; the metric is handed back."""
         if line.startswith(FALLBACK):
-            self.fallbacks.append(line)
+            self.fallbacks.append(printable(line, 200))
         metric = parse_metric(line)
         if metric:
             self.metrics.append(metric)

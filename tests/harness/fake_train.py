@@ -1,10 +1,11 @@
 """A train script without a model: it speaks the dialect of the records, and misbehaves on demand.
 
-`--do` one of: finish, crash (rank 1 raises), bad_input (one line of error), fallback (a line of it), stall, sleep (a
-stall with a child process), stop_early (exit 0 without the final validation).
+`--do` one of: finish, crash (rank 1 raises), killed (rank 1 is, by a signal), bad_input (one line of error), stall,
+fallback (a line of it), sleep (a stall with a child process), stop_early (exit 0 without the final validation).
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -73,7 +74,9 @@ def main():
             raise ArithmeticError("the loss of rank 1 is not a number")
         if settings.do == "fallback" and step == 1:
             say("fallback step:1 fp8 -> bf16: a scale overflowed")
-        if settings.do in ("stall", "sleep", "crash") and step == 1:
+        if settings.do == "killed" and step == 1 and rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if settings.do in ("stall", "sleep", "crash", "killed") and step == 1:
             time.sleep(300)
         if step < steps:
             time.sleep(settings.step_seconds)

@@ -87,6 +87,8 @@ def edit(archive, old, new):
         ("[listed]", "listed = 3\n[listedx]", "listed must be a table"),
         ('credit = ["@someone"]', "credit = [1]", "credit must be a list of strings"),
         ("[frozen]", "[frozen", "line "),
+        ('title = "backout"', 'title = "\\u001b[31mred"', "title holds control characters"),
+        ('credit = ["@someone"]', 'credit = ["\\u202e"]', "credit holds control characters"),
     ],
 )
 def test_a_broken_record_is_named_in_one_line(archive, old, new, words):

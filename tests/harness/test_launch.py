@@ -79,6 +79,11 @@ def test_the_crashing_rank_speaks_and_the_others_stop(tmp_path):
     assert time.monotonic() - began < 60
 
 
+def test_a_killed_rank_is_named(tmp_path):
+    ended = launch.run(under_torchrun(tmp_path, "--do", "killed"))
+    assert (ended.outcome, ended.trouble) == ("crashed", "rank 1 was ended by signal 9 (out of memory?)")
+
+
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_outlives_the_harness(tmp_path, sign):
     """Ctrl-C or the harness's death stops the rank, and what the rank has started in a session of its own."""
@@ -171,9 +176,12 @@ TRACEBACK = "Traceback (most recent call last):\n  File x\n"
             {0: TRACEBACK + "Broken pipe"},
             "rank 1 .* signal 9",
         ),
-        ("", {0: TRACEBACK + "RuntimeError: EADDRINUSE"}, "rank 0"),
+        ("", {0: TRACEBACK + "RuntimeError: EADDRINUSE"}, "^the port is in use"),
+        ("", {0: "usage: train.py\ntrain.py: error: argument --seed: invalid int value"}, "^train.py: error: argument"),
+        ("", {0: TRACEBACK + "torch.OutOfMemoryError: CUDA out of memory."}, "rank 0 crashed.*see nvidia-smi"),
         ("RuntimeError: address already in use", {}, "the port is in use"),
         ("", {}, "said nothing"),
+        ("", {0: TRACEBACK + "ValueError: \x1b[31mred"}, r"ValueError: \[31mred"),
     ],
 )
 def test_the_culprit_is_named(launcher, ranks, words):
