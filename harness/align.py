@@ -30,16 +30,26 @@ def align(old: list[str], new: list[str]) -> list[int | None]:
 
 def pairs(old: list, new: list) -> list[tuple[int, int]]:
     """Index pairs of equal items, rising on both sides."""
-    head = 0
-    while head < min(len(old), len(new)) and old[head] == new[head]:
-        head += 1
-    tail = 0
-    while tail < min(len(old), len(new)) - head and old[-1 - tail] == new[-1 - tail]:
-        tail += 1
-    ends = [(i, i) for i in range(head)]
+    head, tail = _common_ends(old, new)
     inner = _between(old[head : len(old) - tail], new[head : len(new) - tail])
-    ends += [(i + head, j + head) for i, j in inner]
-    return ends + [(len(old) - k, len(new) - k) for k in range(tail, 0, -1)]
+    return _with_ends(old, new, [(i + head, j + head) for i, j in inner])
+
+
+def _common_ends(old: list, new: list) -> tuple[int, int]:
+    """How many items are equal at the beginning, and how many of the others at the end."""
+    head, tail, shorter = 0, 0, min(len(old), len(new))
+    while head < shorter and old[head] == new[head]:
+        head += 1
+    while tail < shorter - head and old[-1 - tail] == new[-1 - tail]:
+        tail += 1
+    return head, tail
+
+
+def _with_ends(old: list, new: list, inner: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """`inner` and the pairs of the equal items at both ends."""
+    head, tail = _common_ends(old, new)
+    first = [(i, i) for i in range(head)]
+    return first + inner + [(len(old) - k, len(new) - k) for k in range(tail, 0, -1)]
 
 
 def _between(old: list, new: list) -> list[tuple[int, int]]:
@@ -76,25 +86,27 @@ def _longest_rising(points: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _by_definition(old: list[str], new: list[str]) -> list[tuple[int, int]]:
-    """Line pairs within the definitions that both sides have under one name."""
-    old_chunks, new_chunks = chunks(old), chunks(new)
+    """Pairs of telling lines within the definitions that both sides have under one name."""
+    old_chunks, new_chunks = ([chunk for chunk in chunks(side) if chunk.named] for side in (old, new))
     found = []
     for a, b in pairs([chunk.key for chunk in old_chunks], [chunk.key for chunk in new_chunks]):
         left, right = old_chunks[a], new_chunks[b]
         inner = pairs(old[left.start : left.stop], new[right.start : right.stop])
-        found += [(left.start + i, right.start + j) for i, j in inner]
+        found += [(left.start + i, right.start + j) for i, j in inner if _weight(old[left.start + i])]
     return found
 
 
 def _kin_in_gaps(old: list[str], new: list[str], found: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """`found` and the line pairs between them, where what is left on both sides has enough in common: a new name."""
+    """`found` and the line pairs between them: all where what is left on both sides has enough in common to be one
+    thing under two names, else only banners and blank lines that go on from a pair already found."""
     every = []
     for (i, j), (i_next, j_next) in pairwise([(-1, -1), *found, (len(old), len(new))]):
         left, right = old[i + 1 : i_next], new[j + 1 : j_next]
         inner = pairs(left, right)
         telling = sum(_weight(left[a]) > 0 for a, _ in inner)
-        if telling >= KINSHIP * min(sum(_weight(line) > 0 for line in side) for side in (left, right)):
-            every += [(i + 1 + a, j + 1 + b) for a, b in inner]
+        if telling < KINSHIP * min(sum(_weight(line) > 0 for line in side) for side in (left, right)):
+            inner = [(a, b) for a, b in _with_ends(left, right, []) if not left[a].startswith(" ")]
+        every += [(i + 1 + a, j + 1 + b) for a, b in inner]
         every.append((i_next, j_next))
     return every[:-1]
 

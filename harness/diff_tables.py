@@ -63,7 +63,7 @@ def _facts(record: Record) -> dict[str, str]:
 
 
 def _number(value: object) -> str:
-    """A value as text, large whole numbers with their thousands marked."""
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10_000:
+    """A value as text, the thousands of whole numbers marked."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 1000:
         return f"{value:,}"
     return str(value)

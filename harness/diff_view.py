@@ -112,7 +112,7 @@ class View:
             self.line(
                 f"{row.lines[0].old:>4}      « {_count(len(row.lines))} moved to line {row.lines[0].peer}", "blue"
             )
-        elif any(line.kind == "come" for line in row.lines):
+        else:
             self.line(f"{'⋯':>9} its claim, rewritten: --whole shows the lines, `harness show` the new text", "dim")
 
     def _lines(self, block: list[Line]) -> None:

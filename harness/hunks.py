@@ -33,19 +33,21 @@ def rows(section: SectionDiff, context: int = 3, whole: bool = False) -> list[Li
     """The rows of one section to be drawn. With `whole`, nothing that changed is folded."""
     lines = section.lines
     near = _near_changes(lines, context, whole)
+    reworded = not whole and any(line.claim and line.kind != "same" for line in lines)
 
     def treatment(index: int) -> tuple[str, int]:
         """What becomes of a line; lines of different moves are kept apart by how far each moved."""
         line = lines[index]
-        if line.claim and line.kind != "same" and not whole:
+        if line.claim and reworded:
             return "claim", 0
         if line.moved:
             how = "here" if line.kind == "come" else "leaves" if whole else "away"
             return how, line.peer - (line.new or line.old)
         return "shown" if line.kind != "same" or index in near else "same", 0
 
+    banner = _banner(lines)
     found, scope = [], None
-    for (how, _), indices in groupby(range(len(lines)), key=treatment):
+    for (how, _), indices in groupby(range(banner, len(lines)), key=treatment):
         block = tuple(lines[index] for index in indices)
         if how in ("same", "away", "claim"):
             found.append(Fold(how, block))
@@ -55,11 +57,20 @@ def rows(section: SectionDiff, context: int = 3, whole: bool = False) -> list[Li
             found.append(Arrival(block[0].peer, len(block)))
         for line in block:
             if line.text.strip():
-                if line.scope and line.scope != scope and not _is_head(line):
+                leaving = scope is not None and f"{scope} ›".startswith(f"{line.scope} ›")
+                if line.scope and not leaving and not _is_head(line):
                     found.append(Heading(line.scope))
                 scope = line.scope
             found.append(line)
     return found
+
+
+def _banner(lines: tuple[Line, ...]) -> int:
+    """How many lines the unchanged banner of a section takes, which its title in the diff says already."""
+    framed = len(lines) > 2 and all(line.kind == "same" for line in lines[:3])
+    if not (framed and lines[0].text == lines[2].text and lines[0].text.startswith("# ---")):
+        return 0
+    return 4 if len(lines) > 3 and lines[3].kind == "same" and not lines[3].text else 3
 
 
 def _near_changes(lines: tuple[Line, ...], context: int, whole: bool) -> set[int]:

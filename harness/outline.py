@@ -105,6 +105,11 @@ class Chunk:
     start: int
     stop: int
 
+    @property
+    def named(self) -> bool:
+        """Whether it is a definition."""
+        return bool(_HEAD.match(self.key))
+
 
 def chunks(lines: list[str]) -> list[Chunk]:
     """`lines` cut at their top-level definitions; comments and decorators right above one belong to it."""

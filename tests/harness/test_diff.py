@@ -101,7 +101,7 @@ def test_changed_words_of_a_changed_line_are_marked():
 def test_rows_fold_what_is_not_near_a_change_and_name_the_definition():
     parts = compare(SCRIPT, SCRIPT.replace("self.first.width", "self.first.height"))
     drawn = rows(parts[-1], context=1)
-    assert isinstance(drawn[0], Fold) and drawn[0].reason == "same" and len(drawn[0].lines) == 16
+    assert isinstance(drawn[0], Fold) and drawn[0].reason == "same" and len(drawn[0].lines) == 12
     assert drawn[1].text == "    def width(self):"
     assert [row.kind for row in drawn[1:]] == ["same", "gone", "come"]
     heads = [row.scope for row in rows(parts[-1], context=0) if isinstance(row, Heading)]

@@ -88,10 +88,11 @@ def test_a_frozen_script_that_changed_is_called_so(records):
 
 def test_hostile_text_stays_text(records):
     folder = next(records.glob("*backout"))
-    text = (folder / "record.toml").read_text()
-    (folder / "record.toml").write_text(text.replace('"@someone"', '"\\u001b[2J[red]x[/red]"'))
+    facts = (folder / "record.toml").read_text()
+    (folder / "record.toml").write_text(facts.replace('"@someone"', '"[red]x[/red]"'))
+    (folder / "train.py").write_text(SCRIPT.format(steps=1).replace("minutes.", "minutes. \x1b[2J\u202e"))
     output = shown("40", records)
-    assert "\x1b" not in output and "[2J[red]x[/red]" in output
+    assert "\x1b" not in output and "\u202e" not in output and "[red]x[/red]" in output
 
 
 def test_a_script_that_is_no_python_is_still_shown(records):
