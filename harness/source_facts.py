@@ -49,7 +49,7 @@ class Fact:
 
 def compiler_facts(names: Names) -> list[dict]:
     """All facts about compiler settings in the modules of `names`, as plain dictionaries."""
-    found = []
+    found = [] if names.settled else [Fact("undecided", "aliases of aliases without end", "", "", 1)]
     for module, tree in names.modules.items():
         reader = _Reader(names, module)
         for node in ast.walk(tree):
@@ -86,7 +86,7 @@ class _Reader:
             if base == "os.environ":
                 self.variable(key, node, self.assigned(node))
             elif not isinstance(key, str):
-                if holder in _GUARDED:
+                if holder in _GUARDED or base == "os.environb":
                     self.note("undecided", f"an item of {base} chosen at run time", node)
             elif holder.startswith(CONFIG_MODULES):
                 self.note("setting", f"{holder}.{key}", node, self.assigned(node))
@@ -110,6 +110,8 @@ class _Reader:
             owner, _, method = function.rpartition(".")
             if function in _RUNS_TEXT:
                 self.note("undecided", function.removeprefix("builtins."), node)
+            elif owner == "subprocess" and any(keyword.arg == "env" for keyword in node.keywords):
+                self.note("undecided", f"{function} with an environment of its own", node)
             elif function in COMPILERS:
                 self.arguments(node, function)
             elif function == "torch.compiler.set_stance":

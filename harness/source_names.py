@@ -11,7 +11,7 @@ from collections import Counter
 CONFIG_MODULES = ("torch._inductor.config", "torch._dynamo.config", "torch._functorch.config", "torch.compiler.config")
 _CONFIG_NAMES = {"config", "inductor_config", "dynamo_config"}
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef, ast.Module)
-_ROUNDS = 6
+_ROUNDS = 25
 
 
 def canonical(origin: str) -> str:
@@ -33,7 +33,10 @@ def constant(node: ast.AST | None):
 
 
 class Names:
-    """The names of all modules of one script: `modules` maps a module's name ("" for the script) to its tree."""
+    """The names of all modules of one script: `modules` maps a module's name ("" for the script) to its tree.
+
+    `settled` is False if aliases of aliases were still being followed when patience ended.
+    """
 
     def __init__(self, modules: dict[str, ast.Module]):
         self.modules = modules
@@ -48,9 +51,7 @@ class Names:
             self._link(name, tree)
         for tree in modules.values():
             self._bind(tree)
-        for _ in range(_ROUNDS):
-            if not self._propagate():
-                break
+        self.settled = any(not self._propagate() for _ in range(_ROUNDS))
 
     def scope(self, node: ast.AST) -> ast.AST:
         """The function, class or module that `node` stands in."""
