@@ -16,6 +16,7 @@ from harness.settings import read_settings
 from timing.text import printable
 
 TARGET = 3.28
+STEEP = 0.04  # share of the steps during which the loss falls too fast to be drawn with the rest
 KEY = 11  # width of the column of names
 
 
@@ -115,15 +116,14 @@ def parent_of(record: Record, root=None) -> Record | None:
 
 
 def _curve(console: Console, record: Record) -> None:
-    """The published validation curve. The untrained loss is told, not drawn: it would press all the rest flat."""
-    points = list(record.curve)
-    start = ""
-    if len(points) > 3 and points[0][0] == 0:
-        start = f", from {points[0][1]:.2f} at step 0"
-        points = points[1:]
+    """The published validation curve. Its steep beginning is told, not drawn: it would press all the rest flat."""
+    points, begins = list(record.curve), ""
+    late = [point for point in points if point[0] >= STEEP * points[-1][0]]
+    if len(late) > 3:
+        begins, points = f", which began at {points[0][1]:.2f}", late
     drawn = plot(points, width=max(20, min(72, console.width - 12)), line=TARGET)
     if drawn:
-        _heading(console, f"validation loss of the published log{start}; dotted: the target, {TARGET}")
+        _heading(console, f"validation loss of the published log{begins}; dotted: the target, {TARGET}")
         for text in drawn:
             console.print(text, soft_wrap=True)
 

@@ -6,11 +6,13 @@ import re
 import socket
 import struct
 import threading
+import time
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 REPOSITORY = "kjj0/fineweb10B-gpt2"
+PIECE = 1024  # bytes sent at a time
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -19,7 +21,7 @@ class Hub(ThreadingHTTPServer):
 
     `faults[name]` is a queue of what goes wrong with the next GETs of a file, `faults["api"]` of the listing: an HTTP
     status, "cut" (the connection closes half-way), "reset" (it is torn down), "corrupt" (a flipped byte), "whole" (the
-    range is ignored). `requests` keeps (method, path, range, token) of everything asked.
+    range is ignored), "slow" (minutes for a file). `requests` keeps (method, path, range, token) of everything asked.
     """
 
     daemon_threads = True
@@ -101,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault in ("cut", "reset"):
             self.reply(status, data[: len(data) // 2], headers, announced=len(data))
             return self.hang_up(fault == "reset")
-        self.reply(status, data, headers)
+        self.reply(status, data, headers, pause=0.1 if fault == "slow" else 0)
 
     def hang_up(self, hard):
         """Close the connection before all has been sent, with a RST if `hard`."""
@@ -116,14 +118,20 @@ class Handler(BaseHTTPRequestHandler):
     def fail(self, status, code=None):
         self.reply(status, b"{}", {"X-Error-Code": code} if code else {})
 
-    def reply(self, status, body, headers, announced=None):
+    def reply(self, status, body, headers, announced=None, pause=0):
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)
         self.send_header("Content-Length", str(len(body) if announced is None else announced))
         self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
+        for start in range(0, len(body) if self.command == "GET" else 0, PIECE):
+            self.wfile.write(body[start : start + PIECE])
+            time.sleep(pause)
+
+    def handle(self):
+        """One connection; that the other side has gone is no news here."""
+        with suppress(ConnectionError):
+            super().handle()
 
     def log_message(self, *_):
         """Say nothing."""

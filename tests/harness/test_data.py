@@ -4,9 +4,14 @@ import errno
 import importlib.util
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +30,7 @@ SPEC.loader.exec_module(hub_server)
 
 VAL, FIRST, SECOND, THIRD = "fineweb_val_000000.bin", *(f"fineweb_train_{n:06d}.bin" for n in (1, 2, 3))
 
+SMALL_CHUNKS = "from huggingface_hub import constants; constants.DOWNLOAD_CHUNK_SIZE = 1024"
 CHUNK = 4096  # bytes of a body that the library writes at a time, in these tests
 
 
@@ -40,7 +46,8 @@ def shards(tmp_path_factory):
 def server(shards, monkeypatch):
     """A running Hub that HF_ENDPOINT points to, and no pauses between attempts."""
     monkeypatch.setattr(hub, "PAUSE", 0.0)
-    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
+    impatient = SimpleNamespace(sleep=lambda _: None, time=time.time)
+    monkeypatch.setattr("huggingface_hub.file_download.time", impatient)
     monkeypatch.setattr("huggingface_hub.file_download.constants.DOWNLOAD_CHUNK_SIZE", CHUNK)
     with hub_server.serving(shards) as running:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
@@ -301,6 +308,22 @@ def test_two_downloads_into_one_folder_take_turns(server, folder):
     [thread.join(30) for thread in pair]
     assert len(results) == 2 and results[0] == results[1]
     assert server.ranges(FIRST) == [None]
+
+
+def test_control_c_ends_at_once_and_keeps_what_arrived(server, folder):
+    server.faults[FIRST] = ["slow"]
+    command = [sys.executable, "-c", f"{SMALL_CHUNKS}; from harness.cli import main; main()", "data", "--shards", "1"]
+    process = subprocess.Popen([*command, "--data-dir", str(folder)], stderr=subprocess.PIPE, text=True)
+    part = None
+    for _ in range(200):
+        time.sleep(0.05)
+        part = next(folder.glob(f".{FIRST}*.part"), None)
+        if part and part.stat().st_size:
+            break
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=20)
+    assert process.returncode and "Traceback" not in told
+    assert part.stat().st_size and FIRST not in finals(folder)
 
 
 def test_the_command_fetches_checks_and_tells(server, folder):

@@ -51,7 +51,7 @@ def test_facts_claim_settings_and_curve_are_shown(records):
     assert "2.358 minutes, 10 steps, 262,144 tokens a step, 2.6M in all" in text
     assert "Claim      2.358 minutes." in text and "New        Backout." in text
     assert "settings that differ from record 39\nsteps  39 → 40" in text and "layers" not in text
-    assert "from 10.80 at step 0" in text and "  5.00 │" in text and "  3.27 │" in text
+    assert "which began at 10.80" in text and "  5.00 │" in text and "  3.27 │" in text
     assert "a draft: not frozen" in text and "None" not in text
 
 
