@@ -102,6 +102,13 @@ def test_glued_lines_count_for_nothing_and_are_named(read, pieces, said):
     assert said(run, "behind other text") == run.lines - 13
 
 
+def test_keys_that_nothing_parts_are_no_metrics(read, pieces, said):
+    for line in ("val_loss:3.25,train_time:7ms step_avg:1.0ms", "val_loss:3.25xtrain_time:7ms step_avg:1.0ms"):
+        run = read(pieces.log(metrics=f"step:1/2 {line}\n" + pieces.metrics()))
+        assert len(run.val_step) == 3
+        assert said(run, "the value of val_loss cannot be read") == run.lines - 13
+
+
 def test_windows_line_ends_change_no_figure(read, pieces, said):
     text = pieces.log(metrics=pieces.metrics() + "s")
     plain, windows = read(text), read(text.replace("\n", "\r\n"))
