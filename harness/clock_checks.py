@@ -110,7 +110,7 @@ def check_witness(case: Case) -> Check | None:
         if share is None:
             unknown.append(f"too few witnessed lines in {entry.name}")
         elif share > WITNESS_SHARE:
-            faults.append(f"the launcher's clock differs by {100 * share:.1f}% ({entry.name})")
+            faults.append(f"the launcher's clock differs by at least {100 * share:.1f}% ({entry.name})")
         else:
             shares.append(share)
     if faults:

@@ -153,7 +153,7 @@ def _check_arms(separate: list[Arm], judged: Arm, record: Record | None, under: 
 def _judge(arm: Arm, case: Case, arms_check: Check | None) -> Judgement:
     checks = [arms_check] if arms_check else []
     checks += [check for rule in RULE_BOOK if (check := rule(case)) is not None]
-    logged = [entry.run.final_train_time_ms for entry in case.entries]
+    logged = [_finite(entry.run.final_train_time_ms) for entry in case.entries]
     logged = [time / 1000 for time in logged if time is not None]
     official = official_seconds(case, case.entries)
     first = rules.official_time(case.entries[0].run, case.edition)
@@ -176,16 +176,15 @@ def _judge(arm: Arm, case: Case, arms_check: Check | None) -> Judgement:
 def _as_row(entry: Entry) -> dict:
     """One run by the schema of the design."""
     run = entry.run
-    loss = run.final_val_loss
     return {
         "path": entry.name,
         "dialect": run.dialect,
         "steps": run.steps,
         "planned_steps": run.planned_steps,
         "complete": run.complete,
-        "val_loss": loss if loss is not None and math.isfinite(loss) else None,
-        "train_time_ms": _whole(run.final_train_time_ms),
-        "step_avg_ms": run.final_step_avg_ms,
+        "val_loss": _finite(run.final_val_loss),
+        "train_time_ms": _finite(run.final_train_time_ms),
+        "step_avg_ms": _finite(run.final_step_avg_ms),
         "torch": run.torch,
         "gpus": run.gpus or run.world_size,
         "gpu": run.gpu or run.device,
@@ -195,8 +194,11 @@ def _as_row(entry: Entry) -> dict:
     }
 
 
-def _whole(value: float | None) -> float | int | None:
-    return int(value) if value is not None and value == int(value) else value
+def _finite(value: float | None) -> float | int | None:
+    """A figure for JSON: None unless finite, without a fraction where it has none."""
+    if value is None or not math.isfinite(value):
+        return None
+    return int(value) if value == int(value) else value
 
 
 def _edition_of(arm: Arm, record: Record | None) -> rules.Edition:

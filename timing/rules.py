@@ -5,6 +5,7 @@ the hardware. `edition(date)` gives the one in force on a day; `today()` the lat
 """
 
 import datetime
+import math
 from dataclasses import dataclass, field, replace
 
 from timing.clock import UNTIMED_STEPS, era_of, time_after
@@ -180,7 +181,7 @@ def official_time(run: Run, under: Edition) -> Time:
     then the whole stretch.
     """
     logged = run.final_train_time_ms
-    if logged is None:
+    if logged is None or not math.isfinite(logged):
         return Time(None, None, "the log has no clock")
     era = era_of(run)
     if era == under.era:
