@@ -138,7 +138,8 @@ def curves(names: tuple[str, ...] = (), replays: Replays | None = None, root: Pa
         tokens = table.tokens_per_step[number]
         words = f"{number}: {table.landmark[number] or table.title[number]}"
         found = public[public.number == number]
-        series.append(found.assign(series=number, name=words, mark=number, fidelity="", tokens=found.step * tokens))
+        label = "same-batch" if table.gpus[number] < GPUS else ""  # 88's logs are of one GPU
+        series.append(found.assign(series=number, name=words, mark=number, fidelity=label, tokens=found.step * tokens))
         for run in _told(replays, number, bool(names)).itertuples():
             rows = replays.curves[replays.curves.run_id == run.run_id]
             label = "" if run.fidelity == "official" else run.fidelity

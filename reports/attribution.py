@@ -77,7 +77,7 @@ def _cumulative(axes, gains: pd.DataFrame, theme: Theme, size: Size) -> None:
         x = np.append(_positions(gains) - 0.5, end)
         axes.step(x, factor, where="post", color=colour, ls=dashes, lw=size.line * weight, zorder=3)
         if size.is_column:  # no room at the right: above the highest line, below the others
-            place = {"x": end, "y": factor[-1] * (1.5 if name == "in all" else 0.66), "ha": "right"}
+            place = {"x": end, "y": factor[-1] * (1.5 if name == "in all" else 0.58), "ha": "right"}
         else:
             place = {"x": end + len(gains) * 0.008, "y": factor[-1], "ha": "left"}
         axes.text(s=f"{factor[-1]:.1f}× {name}", fontweight="bold", color=colour, va="center", **place)

@@ -84,8 +84,13 @@ def minutes_text(minutes: float) -> str:
     return f"{minutes:.4g} min" if minutes and not pd.isna(minutes) else "–"
 
 
-def make_card(row, *, ledger: pd.DataFrame, replays: list, curves: set[str], script: Script | None) -> Card:
-    """The card of one row of the standings. `curves` holds the numbers that have a curve to draw."""
+def make_card(
+    row, *, ledger: pd.DataFrame, replays: list, curves: set[str], script: Script | None, most_bytes: int
+) -> Card:
+    """The card of one row of the standings.
+
+    `curves` holds the numbers that have a curve to draw; `most_bytes` is what the markup of its diff may take.
+    """
     rival = row.parent if row.parent in curves else ""
     return Card(
         number=row.number,
@@ -113,7 +118,7 @@ def make_card(row, *, ledger: pd.DataFrame, replays: list, curves: set[str], scr
         rival=rival,
         has_curve=row.number in curves,
         replays=replays,
-        diff=diff(script.against_source, script.source) if script and script.against else None,
+        diff=diff(script.against_source, script.source, most_bytes) if script and script.against else None,
         diff_against=script.against if script else "",
         diff_note=script.note if script else "",
     )

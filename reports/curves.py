@@ -23,10 +23,13 @@ def draw(curves: pd.DataFrame, theme: Theme, size: Size) -> Figure:
     styles = dict(zip(series, series_styles(theme, size, len(series)), strict=True))
     figure = new_figure(size, size.height * 2.1 if size.is_column else None)
     low, high = _loss_range(curves)
+    floor = _floor(figure, len(series), size)
     for index, (column, label) in enumerate(PANELS):
-        box = (
-            (0.13, 0.71 - 0.262 * index, 0.84, 0.185) if size.is_column else (0.06 + 0.315 * index, 0.245, 0.285, 0.56)
-        )
+        if size.is_column:
+            step = (0.885 - floor) / 2.7
+            box = (0.13, floor + step * (2 - index), 0.84, step * 0.7)
+        else:
+            box = (0.06 + 0.315 * index, floor, 0.285, 0.805 - floor)
         axes = figure.add_axes(box)
         axes.set_ylim(low, high)
         axes.grid(axis="y")
@@ -35,6 +38,22 @@ def draw(curves: pd.DataFrame, theme: Theme, size: Size) -> Figure:
     _legend(figure, curves, styles, theme, size)
     headline(figure, size, theme, *_words(size))
     return figure
+
+
+def _columns(size: Size) -> int:
+    return 2 if size.is_column else 3
+
+
+def _floor(figure: Figure, count: int, size: Size) -> float:
+    """How high the lowest axes begin, as a share of the figure: above source line, legend rows and axis labels."""
+    rows = -(-count // _columns(size))
+    points = size.small * (1.5 * rows + 4) + size.text * 3.4
+    return points / (figure.get_size_inches()[1] * 72)
+
+
+def _short(name: str, size: Size) -> str:
+    most = 25 if size.is_column else 44
+    return name if len(name) <= most else name[: most - 1].rstrip() + "…"
 
 
 def _words(size: Size) -> tuple[str, str, str]:
@@ -119,16 +138,16 @@ def _legend(figure, curves: pd.DataFrame, styles: dict, theme: Theme, size: Size
 
     first = curves.drop_duplicates("series")
     names = [
-        f"{row.name_} ({row.fidelity})" if row.fidelity else row.name_
-        for row in first.rename(columns={"name": "name_"}).itertuples()
+        f"{_short(name, size)} ({fidelity})" if fidelity else _short(name, size)
+        for name, fidelity in zip(first["name"], first.fidelity, strict=True)
     ]
     lines = [Line2D([], [], **styles[key]) for key in first.series]
     figure.legend(
         lines,
         names,
         loc="lower left",
-        bbox_to_anchor=(0.01, 0.022 if size.is_column else 0.055),
-        ncols=2 if size.is_column else 3,
+        bbox_to_anchor=(0.01, 0.024 if size.is_column else 0.05),
+        ncols=_columns(size),
         frameon=False,
         fontsize=size.small,
         handlelength=3,

@@ -2,14 +2,15 @@
 
 import difflib
 from dataclasses import dataclass
+from itertools import accumulate
 
 from markupsafe import Markup, escape
 from pygments.lexers import PythonLexer
 from pygments.token import Comment, Keyword, Name, Number, String
 
 CONTEXT = 2
-MOST_LINES = 2_500
-"""A diff longer than this is cut, and says so: two scripts that differ everywhere are better read side by side."""
+MOST_BYTES = 100_000
+"""A diff with more markup than this is cut, and says so: the page has to stay small."""
 
 _CLASSES = ((Comment, "c"), (String, "s"), (Keyword, "k"), (Number, "m"), (Name.Function, "f"), (Name.Class, "f"))
 
@@ -24,11 +25,14 @@ class Diff:
     cut: bool
 
 
-def diff(before: str, after: str) -> Diff:
-    """The unified diff of two Python sources. Every character of the sources is escaped; nothing is executed."""
+def diff(before: str, after: str, most_bytes: int = MOST_BYTES) -> Diff:
+    """The unified diff of two Python sources, of at most `most_bytes` of markup.
+
+    Every character of the sources is escaped; nothing is executed.
+    """
     old, new = before.splitlines(), after.splitlines()
     old_html, new_html = highlighted(before), highlighted(after)
-    pieces, added, removed, shown = [], 0, 0, 0
+    pieces, added, removed = [], 0, 0
     for group in difflib.SequenceMatcher(None, old, new, autojunk=False).get_grouped_opcodes(CONTEXT):
         first = group[0]
         pieces.append(Markup("<b>line {}</b>").format(first[3] + 1))
@@ -40,16 +44,17 @@ def diff(before: str, after: str) -> Diff:
                 lines += [Markup("<del>{}</del>").format(line or " ") for line in old_html[i1:i2]]
                 lines += [Markup("<ins>{}</ins>").format(line or " ") for line in new_html[j1:j2]]
                 added, removed = added + j2 - j1, removed + i2 - i1
-            pieces += lines[: max(MOST_LINES - shown, 0)]
-            shown += len(lines)
-    return Diff(Markup("").join(pieces), added, removed, shown > MOST_LINES)
+            pieces += lines
+    sizes = accumulate(len(piece.encode()) for piece in pieces)
+    kept = sum(size <= most_bytes for size in sizes)
+    return Diff(Markup("").join(pieces[:kept]), added, removed, kept < len(pieces))
 
 
 def highlighted(source: str) -> list[Markup]:
     """The lines of a Python source as markup, one entry a line of `source.splitlines()`."""
+    wanted = source.splitlines()
     lines, current = [], []
-    normal = "\n".join(source.splitlines())
-    for kind, value in PythonLexer(ensurenl=False, stripnl=False).get_tokens(normal):
+    for _, kind, value in PythonLexer().get_tokens_unprocessed("\n".join(wanted)):
         name = next((name for ancestor, name in _CLASSES if kind in ancestor), "")
         for index, part in enumerate(value.split("\n")):
             if index:
@@ -57,4 +62,4 @@ def highlighted(source: str) -> list[Markup]:
                 current = []
             if part:
                 current.append(Markup('<i class="{}">{}</i>').format(name, part) if name else escape(part))
-    return [*lines, Markup("").join(current)] if normal else lines
+    return [*lines, Markup("").join(current)] if wanted else []

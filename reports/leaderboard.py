@@ -88,7 +88,7 @@ def _full_cells(row, base: str) -> list[str]:
         number(row.listed_minutes, ".4g"),
         number(row.logged_minutes, ".3f") + spread(row.logged_std, ".3f") + runs,
         number(row.mean_loss, ".4f") + spread(row.std_loss, ".4f") + runs,
-        p_text(row.p),
+        text(p_text(row.p)),
         number(row.steps, ",.0f"),
         number(row.step_ms, ".2f"),
         number(row.tokens / 1e6, ",.0f") + ("M" if row.tokens > 0 else ""),

@@ -22,6 +22,8 @@ from reports.style import DARK, LIGHT, Theme
 
 TEMPLATES = Path(__file__).parent / "templates"
 TARGET = 3.28
+DIFFS_BYTES = 1_500_000
+"""What all diffs of the page may take together: each gets its share, and one that is longer is cut and says so."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ def _figure(inliner: Inliner, name: str, figure: Figure) -> Markup:
 
 def _cards(page: Page) -> list[Card]:
     drawable = set(page.curves.number)
+    share = DIFFS_BYTES // max(len(page.scripts), 15)
     return [
         make_card(
             row,
@@ -125,6 +128,7 @@ def _cards(page: Page) -> list[Card]:
             replays=replay_rows(_of(page.replays, row.number)),
             curves=drawable | set(_of(page.replays, row.number).get("number", ())),
             script=page.scripts.get(row.number),
+            most_bytes=share,
         )
         for row in page.table.itertuples()
     ]

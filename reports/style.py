@@ -60,7 +60,7 @@ LIGHT = Theme(
     "#dfe4e9",
     ("#f1f4f8", "#e2e8ef", "#f8f4ec"),
     "#0b57a8",
-    "#d9730d",
+    "#b85c00",
     "#a8174b",
 )
 DARK = Theme(
@@ -70,8 +70,8 @@ DARK = Theme(
     "#a3afbb",
     "#2b3540",
     ("#17202a", "#222d39", "#211f1a"),
-    "#6cb4ff",
-    "#d98324",
+    "#7abcff",
+    "#c97a1e",
     "#ff7b9c",
 )
 SLIDE = Size("slide", 13.333, 7.5, 150, title=25, text=13.5, small=11, line=2.6, marker=7.5)
