@@ -19,6 +19,7 @@ Run        torchrun --standalone --nproc_per_node=8 train.py        1, 2 and 4 r
            torchrun --standalone --nproc_per_node=2 train.py --num_iterations 20 --seed 1
 
 Not as published, without effect on the mathematics:
+  - The head's softcap, cross entropy and their fp8 gradient are two kernels of our own.
   - FlashAttention 3 is used where it is installed; otherwise PyTorch's own FlashAttention 2.
   - The element-wise Adam update is fused and computed in fp32 (published: one bf16 rounding per operation).
   - Muon's chunks may hold both kinds of matrix, so that its grouping is right at 1, 2 and 4 ranks as well.
@@ -169,36 +170,71 @@ def scaled_matmul(a: Tensor, b: Tensor, scale: float, dtype: torch.dtype, fast_a
     return torch._scaled_mm(a, b, scale * one, one, out_dtype=dtype, use_fast_accum=fast_accumulation)
 
 
+# Constant fp8 scales of the head. Weights up to 448 * 2^-9 = 0.875 fit e4m3, whose largest number is 448. A row of
+# activations has norm sqrt(dim), so no entry exceeds sqrt(dim), which is mapped to 448. The loss is a sum over tokens,
+# so a logit's gradient is at most 1.
 FP8_WEIGHT_SCALE = 2.0**-9
 FP8_GRADIENT_SCALE = 1 / 448
 
 
-class FP8Linear(torch.autograd.Function):
-    """x @ weight.T with both operands, and the gradient that comes back, rounded to 8 bits.
+class FP8HeadLoss(torch.autograd.Function):
+    """Summed cross entropy of softly capped logits, cap * sigmoid(z / (cap / 4)) with z = x @ weight.T, where both
+    factors and the gradient of z are rounded to 8 bits.
 
-    The scales are constants. A row of x has norm sqrt(dim), so no entry exceeds sqrt(dim): that maps to 448, e4m3's
-    largest number. Weights up to 448 * 2^-9 = 0.875 fit. The loss is a sum over tokens, so a logit's gradient is at
-    most 1. Shapes: x (T, dim) bf16, weight (vocabulary, dim) bf16, result (T, vocabulary) bf16.
+    x (T, dim) bf16, weight (vocabulary, dim) bf16, targets (T,) int64; returns a scalar, fp32. Of the logits only z
+    is kept, in bf16; its gradient exists in fp8 alone.
     """
 
     @staticmethod
-    def forward(ctx, x, weight):
-        x_scale, weight_scale = math.sqrt(x.size(-1)) / 448, FP8_WEIGHT_SCALE
+    def forward(ctx, x, weight, targets, cap):
+        x_scale = math.sqrt(x.size(-1)) / 448
         x8 = (x.float() / x_scale).to(torch.float8_e4m3fn)
-        weight8 = (weight.float() / weight_scale).to(torch.float8_e4m3fn)
-        ctx.save_for_backward(x8, weight8)
-        return scaled_matmul(x8, weight8.T, x_scale * weight_scale, torch.bfloat16, True)
+        weight8 = (weight.float() / FP8_WEIGHT_SCALE).to(torch.float8_e4m3fn)
+        z = scaled_matmul(x8, weight8.T, x_scale * FP8_WEIGHT_SCALE, torch.bfloat16, True)
+        losses, log_sums = capped_cross_entropy(z, targets, cap)
+        ctx.save_for_backward(x8, weight8, z, targets, log_sums)
+        ctx.cap = cap
+        return losses.sum()
 
     @staticmethod
-    def backward(ctx, gradient):
-        x8, weight8 = ctx.saved_tensors
-        x_scale, weight_scale, scale = math.sqrt(x8.size(-1)) / 448, FP8_WEIGHT_SCALE, FP8_GRADIENT_SCALE
-        gradient8 = (gradient.float() / scale).to(torch.float8_e5m2)
-        x_gradient = scaled_matmul(gradient8, weight8.T.contiguous().T, scale * weight_scale, torch.bfloat16, False)
+    def backward(ctx, loss_gradient):
+        x8, weight8, z, targets, log_sums = ctx.saved_tensors
+        x_scale, scale = math.sqrt(x8.size(-1)) / 448, FP8_GRADIENT_SCALE
+        rows, columns = capped_cross_entropy_gradient(z, targets, log_sums, ctx.cap)
+        x_gradient = scaled_matmul(rows, weight8.T.contiguous().T, scale * FP8_WEIGHT_SCALE, torch.bfloat16, False)
         # The transposed product, (dim, vocabulary), is the faster one for this shape.
-        columns = gradient8.T.contiguous().T
-        weight_gradient = scaled_matmul(x8.T.contiguous(), columns, x_scale * scale, torch.float32, False)
-        return x_gradient, weight_gradient.T.to(torch.bfloat16)
+        weight_gradient = scaled_matmul(x8.T.contiguous(), columns.T, x_scale * scale, torch.float32, False).T
+        return x_gradient * loss_gradient, (weight_gradient * loss_gradient).to(torch.bfloat16), None, None
+
+
+def capped_cross_entropy(z: Tensor, targets: Tensor, cap: float) -> tuple[Tensor, Tensor]:
+    """Per token, from raw logits z (T, vocabulary) bf16: the loss and the logarithm of the softmax's sum, both fp32."""
+    losses, log_sums = torch.empty(2, z.size(0), device=z.device).unbind()
+    if z.is_cuda:
+        cross_entropy_kernel[(z.size(0),)](z, targets, losses, log_sums, z.size(1), cap, BLOCK=4096, num_warps=8)
+        return losses, log_sums
+    logits = cap * torch.sigmoid(z.float() / (cap / 4))
+    log_sums.copy_(logits.logsumexp(dim=-1))
+    return losses.copy_(log_sums - logits.gather(1, targets[:, None])[:, 0]), log_sums
+
+
+def capped_cross_entropy_gradient(z: Tensor, targets: Tensor, log_sums: Tensor, cap: float) -> tuple[Tensor, Tensor]:
+    """The gradient of the summed loss by z, over FP8_GRADIENT_SCALE, as e5m2: (T, vocabulary) and its transpose, both
+    contiguous, since the head's two matmuls read it in either direction."""
+    tokens, vocabulary = z.shape
+    rows = torch.empty(tokens, vocabulary, dtype=torch.float8_e5m2, device=z.device)
+    columns = torch.empty(vocabulary, tokens, dtype=torch.float8_e5m2, device=z.device)
+    if z.is_cuda:
+        grid = (triton.cdiv(vocabulary, 128), triton.cdiv(tokens, 64))
+        cross_entropy_gradient_kernel[grid](
+            z, targets, log_sums, rows, columns, tokens, vocabulary, cap, FP8_GRADIENT_SCALE, ROWS=64, COLUMNS=128
+        )
+        return rows, columns
+    gate = torch.sigmoid(z.float() / (cap / 4))
+    error = torch.exp(cap * gate - log_sums[:, None])
+    error[torch.arange(tokens), targets] -= 1
+    rows.copy_((error * 4 * gate * (1 - gate) / FP8_GRADIENT_SCALE).to(torch.float8_e5m2))
+    return rows, columns.copy_(rows.T)
 
 
 if triton is not None:
@@ -206,6 +242,40 @@ if triton is not None:
         triton.Config({"ROWS": rows, "COLUMNS": columns, "INNER": 64}, num_stages=stages, num_warps=warps)
         for rows, columns, stages, warps in ((128, 128, 3, 8), (128, 128, 4, 4), (128, 64, 4, 4), (128, 256, 3, 8))
     ]
+
+    @triton.jit
+    def cross_entropy_kernel(z_pointer, target_pointer, loss_pointer, sum_pointer, size, cap, BLOCK: tl.constexpr):
+        """One row of `capped_cross_entropy`. The cap bounds every logit, so the sum needs no running maximum."""
+        row = tl.program_id(0).to(tl.int64)
+        z_pointer += row * size
+        total = tl.zeros((BLOCK,), dtype=tl.float32)
+        for start in range(0, size, BLOCK):
+            column = start + tl.arange(0, BLOCK)
+            z = tl.load(z_pointer + column, mask=column < size, other=-float("inf")).to(tl.float32)
+            total += tl.where(column < size, tl.exp(cap * tl.sigmoid(z / (cap / 4)) - cap), 0.0)
+        log_sum = cap + tl.log(tl.sum(total))
+        z = tl.load(z_pointer + tl.load(target_pointer + row)).to(tl.float32)
+        tl.store(loss_pointer + row, log_sum - cap * tl.sigmoid(z / (cap / 4)))
+        tl.store(sum_pointer + row, log_sum)
+
+    @triton.jit
+    def cross_entropy_gradient_kernel(
+        z_pointer, target_pointer, log_sum_pointer, row_pointer, column_pointer, tokens, vocabulary, cap, scale,
+        ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    ):  # fmt: skip
+        """One tile of `capped_cross_entropy_gradient`, stored as it is and transposed."""
+        row = (tl.program_id(1) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+        column = (tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)).to(tl.int64)
+        mask = (row < tokens)[:, None] & (column < vocabulary)[None, :]
+        place = row[:, None] * vocabulary + column[None, :]
+        target = tl.load(target_pointer + row, mask=row < tokens, other=0)
+        log_sum = tl.load(log_sum_pointer + row, mask=row < tokens, other=0.0)
+        gate = tl.sigmoid(tl.load(z_pointer + place, mask=mask, other=0.0).to(tl.float32) / (cap / 4))
+        error = tl.exp(cap * gate - log_sum[:, None])
+        error = tl.where(target[:, None] == column[None, :], error - 1, error)
+        gradient = (error * 4 * gate * (1 - gate) / scale).to(tl.float8e5)
+        tl.store(row_pointer + place, gradient, mask=mask)
+        tl.store(column_pointer + column[:, None] * tokens + row[None, :], gradient.T, mask=mask.T)
 
     @triton.autotune(configs=TILES, key=["size", "depth"])
     @triton.jit
@@ -632,14 +702,13 @@ class GPT(nn.Module):
         gate = strength * torch.sigmoid(F.linear(x[1:, : self.smear_gate.size(-1)], self.smear_gate))
         return torch.cat([x[:1], x[1:] + gate * x[:-1]])
 
-    def logits(self, x: Tensor) -> Tensor:
-        """(T, vocabulary), softly capped to 0..logit_cap; FP8 matmul in training."""
-        fp8 = self.fp8 and self.training
-        logits = FP8Linear.apply(x, self.lm_head) if fp8 else F.linear(x, self.lm_head)
-        if not (self.training and x.is_cuda):  # compiled, bf16 logits still have their cap and loss computed in fp32;
-            logits = logits.float()  # eager bf16 would round them to a sixteenth
+    def loss(self, x: Tensor, targets: Tensor) -> Tensor:
+        """Cross entropy of logits softly capped to 0..logit_cap: the sum in training, the mean in validation."""
         cap = self.settings.logit_cap
-        return cap * torch.sigmoid(logits / (cap / 4))
+        if self.training and self.fp8:
+            return FP8HeadLoss.apply(x, self.lm_head, targets, cap)
+        logits = cap * torch.sigmoid(F.linear(x, self.lm_head).float() / (cap / 4))
+        return F.cross_entropy(logits, targets, reduction="sum" if self.training else "mean")
 
     def forward(self, tokens: Tensor, targets: Tensor, document_ends: Tensor, longest: int, windows: tuple[int, int]):
         """tokens (T,) int32, targets (T,) int64, document_ends int32; windows: (long, short) in blocks."""
@@ -661,8 +730,7 @@ class GPT(nn.Module):
             inputs = (value_embeddings.get(layer), value_mix[layer], self.rotary, document_ends, longest, window)
             x = self.blocks[str(layer)](x, embedding, stream_mix[layer], *inputs)
             stream[layer] = x
-        x = rms_norm(x - backout * stream[s.backout_layer])
-        return F.cross_entropy(self.logits(x), targets, reduction="sum" if self.training else "mean")
+        return self.loss(rms_norm(x - backout * stream[s.backout_layer]), targets)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -67,26 +67,43 @@ def test_symmetric_matmul_adds_the_matrix_itself(record, device):
     assert relative_error(out, 0.5 * x.double() @ x.double().mT - 2.0 * x.double()) < 4e-3
 
 
-def test_fp8_linear_is_the_product_of_the_casts(record, device):
-    """Forward and both gradients against the same casts multiplied in double precision."""
+def head_inputs(device):
+    """Normed activations, head weights and targets; real size on a GPU."""
     tokens, dim, vocabulary = (4096, 768, 50304) if device.type == "cuda" else (64, 64, 160)
     x = torch.nn.functional.rms_norm(torch.randn(tokens, dim, device=device), (dim,)).bfloat16().requires_grad_()
     weight = (torch.randn(vocabulary, dim, device=device) * 0.1).bfloat16().requires_grad_()
-    gradient = (torch.rand(tokens, vocabulary, device=device) - 0.5).bfloat16()
-    linear = record.fast(lambda x, weight: record.FP8Linear.apply(x, weight))
-    logits = linear(x, weight)
-    logits.backward(gradient)
+    return x, weight, torch.randint(0, vocabulary, (tokens,), device=device)
+
+
+def test_fp8_head_loss_is_the_loss_of_the_casts(record, device):
+    """Loss and both gradients against the same casts, multiplied and differentiated in plain PyTorch."""
+    x, weight, targets = head_inputs(device)
+    loss = record.fast(lambda *inputs: record.FP8HeadLoss.apply(*inputs, 30.0))(x, weight, targets)
+    (0.5 * loss).backward()
 
     def cast(tensor, scale, dtype):
         return (tensor.detach().float() / scale).to(dtype).float() * scale
 
-    x8 = cast(x, math.sqrt(dim) / 448, torch.float8_e4m3fn)
+    x8 = cast(x, math.sqrt(x.size(1)) / 448, torch.float8_e4m3fn)
     weight8 = cast(weight, 2.0**-9, torch.float8_e4m3fn)
-    gradient8 = cast(gradient, 1 / 448, torch.float8_e5m2)
-    assert relative_error(logits, x8 @ weight8.T) < 5e-3
-    assert relative_error(x.grad, gradient8 @ weight8) < 5e-3
-    assert relative_error(weight.grad, gradient8.T @ x8) < 5e-3
-    assert 1e-3 < relative_error(logits, x.float() @ weight.float().T) < 6e-2  # it is rounded, and only rounded
+    z = (x8 @ weight8.T).bfloat16().float().requires_grad_()
+    expected = torch.nn.functional.cross_entropy(30 * torch.sigmoid(z / 7.5), targets, reduction="sum")
+    expected.backward()
+    gradient8 = cast(z.grad, 1 / 448, torch.float8_e5m2)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+    assert relative_error(x.grad, 0.5 * gradient8 @ weight8) < 1e-2
+    assert relative_error(weight.grad, 0.5 * gradient8.T @ x8) < 1e-2
+
+
+def test_fp8_head_loss_is_near_the_unrounded_loss(record, device):
+    x, weight, targets = head_inputs(device)
+    loss = record.FP8HeadLoss.apply(x, weight, targets, 30.0)
+    logits = 30 * torch.sigmoid(x.float() @ weight.float().T / 7.5)
+    exact = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+    assert 0 < abs(loss.item() / exact.item() - 1) < 2e-3
+    loss.backward()
+    (exact_gradient,) = torch.autograd.grad(exact, weight)
+    assert 1e-2 < relative_error(weight.grad, exact_gradient) < 0.1  # two bits of mantissa, and no more lost than that
 
 
 def attention_by_hand(query, key, value, ends, window, scale):
