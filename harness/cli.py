@@ -234,5 +234,14 @@ def report(out, runs_dir):
     click.echo(write_report(out, runs_dir))
 
 
+@main.command()
+@click.option("--all", "every", is_flag=True, help="Also what passes.")
+def audit(every):
+    """Hold every record against its hash, its contract, the public tables and its own logs."""
+    from harness.audit import show
+
+    sys.exit(show(every))
+
+
 if __name__ == "__main__":
     main()
