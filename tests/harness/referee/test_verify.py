@@ -2,7 +2,9 @@
 
 import datetime
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -260,3 +262,9 @@ def draft(folder, script="print('val_loss')\n", name="record", **changes):
     (home / "train.py").write_text(script)
     facts = {"number": "99", "date": datetime.date(2025, 10, 4), "title": "A draft", "edition": "2025-02-01"} | changes
     return Record(folder=home, **facts)
+
+
+def test_the_manual_describes_every_rule_and_no_other(forge):
+    manual = (Path(__file__).parents[3] / "docs" / "judging.md").read_text()
+    described = set(re.findall(r"^\| `([a-z-]+)` \|", manual, flags=re.MULTILINE))
+    assert described == {check.rule for check in verify([forge.run_folder()]).judged.checks}
