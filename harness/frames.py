@@ -11,6 +11,7 @@ from scipy import stats as distributions
 from harness.errors import UserError
 from harness.published import arms, history, published_curves
 from harness.replayed import Replays, read_replays
+from timing.ledger import gain
 from timing.rules import EDITIONS, Edition
 from timing.stats import target_test
 
@@ -61,16 +62,15 @@ def gains(table: pd.DataFrame) -> pd.DataFrame:
     known = table[table.steps.notna()].reset_index()
     rows = []
     for (_, before), (_, row) in pairwise(known.iterrows()):
-        whole = math.log(before.minutes / row.minutes)
-        fewer = 0.0 if row.retiming else math.log(before.steps / row.steps)
+        split = gain(row.number, (before.minutes, before.steps), (row.minutes, row.steps))
         joined = table.number.iloc[before["index"] + 1]
         rows.append(
             {
                 "number": row.number,
                 "covers": row.number if joined == row.number else f"{joined}–{row.number}",
-                "steps_log": fewer,
-                "speed_log": 0.0 if row.retiming else whole - fewer,
-                "clock_log": whole if row.retiming else 0.0,
+                "steps_log": 0.0 if row.retiming else split.steps,
+                "speed_log": 0.0 if row.retiming else split.pace,
+                "clock_log": split.total if row.retiming else 0.0,
                 "minutes_before": before.minutes,
                 "minutes": row.minutes,
             }

@@ -11,9 +11,10 @@ from harness.archive import ROOT, Record, discover
 from harness.errors import UserError
 from harness.fidelity import LABELS
 from harness.files import write_whole
+from harness.ledgers import ledgers
 from harness.published import published_curves
 from harness.replayed import read_replays
-from harness.standings import ledger, standings
+from harness.standings import standings
 from reports import charts, leaderboard, site
 from reports.cards import Script
 
@@ -121,7 +122,7 @@ def page(runs_dir: Path, root: Path | None = None) -> site.Page:
     return site.Page(
         table=table,
         curves=published_curves(root),
-        ledger=ledger(table, shown),
+        ledger=ledgers(table, shown),
         figures={
             name: _figure(name, data) for name in charts.CHARTS if not (name == "machine" and data["replays"].empty)
         },

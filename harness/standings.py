@@ -7,11 +7,12 @@ import pandas as pd
 
 from harness.archive import discover
 from harness.frames import GPUS
+from harness.ledgers import ledger_of
 from harness.published import arms, history, read_table
 from timing.stats import TargetTest, target_test
 
-SMALL, LARGE = 0.004, 0.01
-"""Differences of two times of one record: from `SMALL` on they are told, beyond `LARGE` they disagree."""
+SMALL = 0.004
+"""Share by which two times of one record must differ to be worth a word; the ledger says from where they disagree."""
 
 TARGET = 3.28
 
@@ -88,12 +89,12 @@ def _hardware(arm: pd.DataFrame) -> list[str]:
 
 
 def _time(row: dict) -> list[str]:
-    """Listed against logged time of the same hardware."""
-    share = row["logged_minutes"] / row["listed_minutes"] - 1
-    if not abs(share) >= SMALL:
+    """Listed against logged time of the same hardware, as the ledger sees it."""
+    found = ledger_of(row).difference()
+    if found is None or abs(found.share) < SMALL:
         return []
-    word = "disagree" if abs(share) > LARGE else "differ"
-    return [f"times {word}: logs say {row['logged_minutes']:.3f} min, {100 * share:+.1f} %".replace("-", "−")]
+    word = "disagree" if found.disagrees else "differ"
+    return [f"times {word}: logs say {found.logged / 60:.3f} min, {100 * found.share:+.1f} %".replace("-", "−")]
 
 
 def _against_table(record, told: pd.Series) -> list[str]:
@@ -105,35 +106,3 @@ def _against_table(record, told: pd.Series) -> list[str]:
     )
     differ = [(name, here, there) for name, here, there in pairs if here and not pd.isna(there) and here != there]
     return [f"record.toml says {here:g} {name}, the leaderboard's table {there:g}" for name, here, there in differ]
-
-
-def ledger(table: pd.DataFrame, replays: pd.DataFrame) -> pd.DataFrame:
-    """Every record's times by kind, never mixed: number, kind, minutes, std, n, machine.
-
-    listed (the leaderboard's), logged (mean of the linked log's arm), re-timed (rows 21b, 21c of 21), measured (our
-    own replay's log), witnessed (by the launcher's clock) and projected (to eight GPUs). `table` is `standings()`,
-    `replays` has `projected_minutes` and `how`. A smoke replay times nothing and is left out.
-    """
-    rows = []
-    for row in table.itertuples():
-        if row.listed_minutes > 0:
-            rows.append((row.number, "listed", row.listed_minutes, math.nan, 0, "8 × H100, the leaderboard's"))
-        if row.logged_minutes > 0:
-            machine = f"{row.gpus:.0f} × {row.gpu}" if row.gpus > 0 and row.gpu else "8 × H100"
-            rows.append((row.number, "logged", row.logged_minutes, row.logged_std, row.runs, machine))
-        if row.retiming and row.number[:-1] in set(table.number):
-            rows.append((row.number[:-1], f"re-timed as {row.number}", row.listed_minutes, math.nan, 0, row.title))
-    for run in replays[replays.fidelity != "smoke"].itertuples():
-        label = f"({run.fidelity})"
-        if run.minutes and run.minutes > 0:
-            rows.append((run.number, f"measured {label}", run.minutes, math.nan, 1, run.machine))
-            if run.witness_ratio and run.witness_ratio > 0:
-                seen = run.minutes * run.witness_ratio
-                rows.append(
-                    (run.number, f"witnessed {label}", seen, math.nan, 1, f"{run.machine}, by the launcher's clock")
-                )
-        if run.projected_minutes > 0 and run.how != "measured":
-            rows.append(
-                (run.number, f"projected {label}", run.projected_minutes, math.nan, 1, f"{run.machine}: {run.how}")
-            )
-    return pd.DataFrame(rows, columns=["number", "kind", "minutes", "std", "n", "machine"])

@@ -107,7 +107,7 @@ def make_card(
         link=safe_link(row.source),
         ledger=[
             {
-                "kind": one.kind,
+                "kind": f"{one.kind} ({one.note})" if one.note else one.kind,
                 "minutes": number(one.minutes, ".3f") + spread(one.std, ".3f"),
                 "n": one.n or "",
                 "machine": one.machine,

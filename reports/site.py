@@ -41,8 +41,8 @@ class Page:
 
     table: as `reports.leaderboard` takes it.  curves: number, step, val_loss, seconds.  replays: our runs, with
     `projected_minutes` and `how`.  replay_curves: run_id, step, val_loss, seconds.  ledger: number, kind, minutes, std,
-    n, machine.  scripts: by record number.  figures: by name, "progress" among them.  fidelities: objects with name,
-    means, proves, not_proved.
+    n, machine, note.  scripts: by record number.  figures: by name, "progress" among them.  fidelities: objects with
+    name, means, proves, not_proved.
     """
 
     table: pd.DataFrame

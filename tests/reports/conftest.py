@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 
 from harness import frames
+from harness.ledgers import ledgers
 from harness.published import published_curves
-from harness.standings import ledger, standings
+from harness.standings import standings
 from reports import charts, site
 from reports.cards import Script
 
@@ -91,7 +92,7 @@ def make_page(data, table):
         return site.Page(
             table=shown,
             curves=published_curves(),
-            ledger=ledger(shown, own),
+            ledger=ledgers(shown, own),
             figures=drawn,
             replays=own,
             replay_curves=points,

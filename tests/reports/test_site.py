@@ -119,9 +119,9 @@ def test_curves_and_replays_are_in_the_data(text):
 def test_own_replays_carry_fidelity_and_machine(text):
     section = re.search(r'<details class="record" id="record-40".*?</details>', text, re.S).group(0)
     assert "stand-in" in section and "NVIDIA H100" in section and "2.340 (time × 1/8)" in section
-    for kind in ("listed", "logged", "measured (stand-in)", "witnessed (stand-in)", "projected (stand-in)"):
+    for kind in ("listed", "logged", "re-timed (stand-in)", "witnessed (stand-in)", "projected (stand-in)"):
         assert f'<th scope="row">{kind}</th>' in section
-    assert "measured (smoke)" not in section
+    assert "(smoke)" not in section
 
 
 def test_forty_records_with_their_scripts_stay_small(make_page, table):
