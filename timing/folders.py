@@ -1,5 +1,6 @@
 """Which files of a folder are logs."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -31,6 +32,16 @@ def log_files(path: str | os.PathLike) -> list[Path | LogError]:
                 continue
             found.append(_link_error(file) if file.is_symlink() else file)
     return found or [LogError(f"{printable(str(path), 300)}: holds no log (*.txt, *.log)")]
+
+
+def total_size(files: list[Path | LogError]) -> int:
+    """Bytes of all `files` that can be found."""
+    sizes = 0
+    for file in files:
+        if isinstance(file, Path):
+            with contextlib.suppress(OSError, ValueError):
+                sizes += file.stat().st_size
+    return sizes
 
 
 def _is_copy(name: str, names: list[str]) -> bool:

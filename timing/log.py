@@ -4,15 +4,17 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
 from timing.blocks import open_log
 from timing.environment import Environment
-from timing.folders import log_files
+from timing.folders import log_files, total_size
 from timing.oddities import completeness, describe
 from timing.parts import Parts, read_parts
 from timing.run import LogError, Note, Run
@@ -20,6 +22,8 @@ from timing.scan import Scan
 from timing.text import printable
 
 __all__ = ["LogError", "Note", "Run", "printable", "read_log", "read_logs"]
+
+WORTH_PROCESSES = 64_000_000  # bytes that take one core longer than other processes take to start
 
 _PEAK = re.compile(rb"peak memory (?:allocated|consumption): (\d{1,12}) MiB")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -52,13 +56,19 @@ def read_log(path: str | os.PathLike) -> Run:
 
 
 def read_logs(paths: Iterable[str | os.PathLike], workers: int | None = None) -> list[Run | LogError]:
-    """Read files and the logs in folders on all cores (or `workers` threads: numpy works outside the interpreter lock).
+    """Read files and the logs in folders, in `workers` processes (default: all cores) once that is worth starting them.
 
     In the order of `paths`, a folder's files by name; what cannot be read is a LogError in its place.
     """
     files = [file for path in paths for file in log_files(path)]
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        return list(pool.map(_read_or_error, files))
+    workers = min(workers or len(os.sched_getaffinity(0)), len(files))
+    if workers > 1 and total_size(files) >= WORTH_PROCESSES:
+        try:
+            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                return list(pool.map(_read_or_error, files, chunksize=1 + len(files) // (8 * workers)))
+        except BrokenProcessPool:  # a process was killed, or the caller's script cannot be started anew: read them here
+            pass
+    return [_read_or_error(file) for file in files]
 
 
 def _read_or_error(file: Path | LogError) -> Run | LogError:

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass, field
-from itertools import islice
 
 import numpy as np
 
@@ -13,7 +12,8 @@ from timing.metrics import Metrics, read_metrics
 
 KEPT = 1000  # of each kind of other line and of each oddity: a hostile log may hold millions
 _LONGEST_TEXT = 400
-_GLUED = re.compile(rb"[^\n]step:\d{1,18}/\d{1,18} val_loss:\d")
+_LOSS, _HEAD = re.compile(rb" val_loss:\d"), re.compile(rb"step:\d{1,18}/\d{1,18}$")
+_LONGEST_HEAD = 64
 
 
 def _word(text: bytes) -> np.uint64:
@@ -92,7 +92,7 @@ class Scan:
         first_words = block.words[block.starts]
         self._read_other_lines(block, first_words)
         rows = read_metrics(block, first_words, lambda line, metric: self._note(block.first_line + line, metric))
-        self._note_glued(block, int(np.count_nonzero(rows.validation)))
+        self._note_glued(block, int(np.count_nonzero(rows.validation & (rows.planned >= 0))))
         if not len(rows):
             return
         rows.line = rows.line + block.first_line
@@ -127,8 +127,12 @@ class Scan:
         size = int(block.ends[-1])
         if block.memory.count(b" val_loss:", 0, size) == validations:
             return
-        for match in islice(_GLUED.finditer(block.memory, 0, size), KEPT - len(self.odd.glued)):
-            self.odd.glued.append(block.first_line + int(np.searchsorted(block.ends, match.end())))
+        for match in _LOSS.finditer(block.memory, 0, size):
+            begin = max(0, match.start() - _LONGEST_HEAD)
+            begin = max(begin, block.memory.rfind(b"\n", begin, match.start()) + 1)
+            head = _HEAD.search(block.memory[begin : match.start()])
+            if head and head.start() and len(self.odd.glued) < KEPT:
+                self.odd.glued.append(block.first_line + int(np.searchsorted(block.ends, match.start())))
 
     def _note_order(self, rows: Metrics) -> None:
         """Note where the step counter runs backwards and where the planned number of steps changes."""

@@ -238,6 +238,25 @@ def test_a_folder_is_read_in_order_and_with_its_errors(tmp_path, pieces):
     assert [type(entry) for entry in read_logs([tmp_path / "b.txt", tmp_path / "bad.txt"], workers=1)][1] is LogError
 
 
+def test_several_processes_read_the_same(tmp_path, pieces, monkeypatch):
+    for number in range(5):
+        (tmp_path / f"{number}.txt").write_text(pieces.log(metrics=pieces.metrics(loss=number)))
+    (tmp_path / "3.txt").write_text("nothing")
+    alone = read_logs([tmp_path])
+    monkeypatch.setattr("timing.log.WORTH_PROCESSES", 0)
+    for one, other in zip(alone, read_logs([tmp_path], workers=2), strict=True):
+        assert type(one) is type(other)
+        if isinstance(one, LogError):
+            assert str(one) == str(other)
+        else:
+            assert (one.digest, one.notes) == (other.digest, other.notes) and _figures(one) == _figures(other)
+
+
+def test_a_second_run_that_is_cut_leaves_the_log_incomplete(read, pieces):
+    cut = "".join(pieces.metrics().splitlines(keepends=True)[1:4])
+    assert not read(pieces.log(metrics=pieces.metrics() + cut)).complete
+
+
 def test_an_empty_folder_says_so(tmp_path):
     (error,) = read_logs([tmp_path])
     assert "holds no log" in str(error)
