@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.errors import UserError
+from harness.torchrun import RANKS
 from timing.log import LogError, Run, printable, read_logs
 
 LOG_SUFFIXES = (".txt", ".log")
@@ -93,15 +94,18 @@ def arms(entries: Iterable[Entry]) -> list[Arm]:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    """Log files in a folder and its subfolders; links to folders are not followed, so no loop is ever entered."""
+    """Log files in a folder and its subfolders, without the copies that the launcher keeps beside a run's log.
+
+    Links to folders are not followed, so no loop is ever entered.
+    """
 
     def refuse(error: OSError):
         raise UserError(f"{printable(str(error.filename), 300)} cannot be read: {error.strerror}")
 
     found = []
     for root, folders, names in os.walk(folder, onerror=refuse):
-        folders.sort()
         beside = set(names)
+        folders[:] = sorted(name for name in folders if not (name == RANKS and "log.txt" in beside))
         for name in sorted(names):
             copy_of_log = name in NOT_LOGS and "log.txt" in beside
             if name.endswith(LOG_SUFFIXES) and not copy_of_log and _is_regular(Path(root, name)):

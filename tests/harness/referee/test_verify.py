@@ -177,8 +177,11 @@ def test_witness_and_manifest_of_a_run_folder(forge, status):
     assert found["witness"] == found["data"] == "pass"
 
 
-def test_launchers_copy_of_the_output_is_not_a_second_run(forge):
-    assert len(verify([forge.run_folder()]).judged.runs) == 1
+def test_launchers_copies_of_the_output_are_no_further_runs(forge):
+    folder = forge.run_folder()
+    (folder / "ranks").mkdir()
+    shutil.copy(folder / "stdout.txt", folder / "ranks" / "stdout.log")
+    assert len(verify([folder]).judged.runs) == 1
 
 
 def test_witness_that_saw_a_slower_clock(forge, status, evidence):
