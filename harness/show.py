@@ -13,6 +13,8 @@ from harness.outline import docstring
 from harness.plot import plot
 from harness.record import Record
 from harness.settings import read_settings
+from harness.times import times_of
+from timing.ledger import KINDS, Ledger
 from timing.text import printable
 
 TARGET = 3.28
@@ -20,7 +22,7 @@ STEEP = 0.04  # share of the steps during which the loss falls too fast to be dr
 KEY = 11  # width of the column of names
 
 
-def show(name: str, console: Console, root=None) -> None:
+def show(name: str, console: Console, runs_dir="runs", root=None) -> None:
     """Print the record that `name` means. Raises UserError for unknown names and unreadable scripts."""
     found = find(name, root)
     record = found.record
@@ -34,6 +36,7 @@ def show(name: str, console: Console, root=None) -> None:
     _claim(console, source)
     _settings(console, record, root)
     _curve(console, record)
+    _times(console, times_of(record, runs_dir, root))
 
 
 def facts(record: Record, source: str) -> list[tuple[str, str]]:
@@ -126,6 +129,22 @@ def _curve(console: Console, record: Record) -> None:
         _heading(console, f"validation loss of the published log{begins}; dotted: the target, {TARGET}")
         for text in drawn:
             console.print(text, soft_wrap=True)
+
+
+def _times(console: Console, ledger: Ledger) -> None:
+    """All times of the record, kinds kept apart, and whether listed and logged agree."""
+    if not ledger.entries:
+        return
+    _heading(console, "times in minutes, by where they come from")
+    for kind in KINDS:
+        for entry in ledger.of(kind):
+            spread = "" if entry.std is None else f" ± {entry.std / 60:.3f}"
+            runs = f"n = {entry.n}" if entry.n else ""
+            where = f"{entry.machine}; {entry.note}" if entry.note else entry.machine
+            line = f"{kind:{KEY}}{entry.seconds / 60:>7.3f}{spread:8}  {runs:6}  {where}"
+            console.print(_safe(line), soft_wrap=True)
+    if (difference := ledger.difference()) is not None:
+        console.print(str(difference), style="yellow" if difference.disagrees else "dim", soft_wrap=True)
 
 
 def _heading(console: Console, text: str) -> None:

@@ -1,17 +1,22 @@
 """One record on one screen: every known fact, the claim, the settings, a curve that is the curve."""
 
 import io
+import json
 import math
+import shutil
 
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from harness.archive import ROOT
 from harness.cli import main
 from harness.errors import UserError
 from harness.plot import BLANK, plot
 from harness.record import load
 from harness.show import facts, parent_of, show
+from harness.times import times_of
+from timing.ledger import Ledger
 
 SCRIPT = '''"""Record 40 · a title
 
@@ -26,8 +31,10 @@ class Settings:
 
 
 @pytest.fixture
-def records(archive):
-    """The invented archive with scripts in 39 and 40; 40 descends from 39, 39 from a record that is missing."""
+def records(archive, monkeypatch):
+    """The invented archive with scripts in 39 and 40; 40 descends from 39, 39 from a record that is missing. The ledger
+    is left empty, which saves a second a record."""
+    monkeypatch.setattr("harness.show.times_of", lambda record, *_: Ledger(record.number))
     for name, number, parent in (("custom-batching", "39", "38"), ("backout", "40", "39")):
         [folder] = archive.glob(f"*{name}")
         (folder / "train.py").write_text(SCRIPT.format(steps=number))
@@ -41,7 +48,7 @@ def records(archive):
 
 def shown(name, root, width=110):
     out = io.StringIO()
-    show(name, Console(file=out, width=width, highlight=False, markup=False, emoji=False), root)
+    show(name, Console(file=out, width=width, highlight=False, markup=False, emoji=False), root / "runs", root)
     return out.getvalue()
 
 
@@ -111,6 +118,59 @@ def test_unreadable_script(records):
     (next(records.glob("*backout")) / "train.py").unlink()
     with pytest.raises(UserError, match="No such file"):
         shown("40", records)
+
+
+# --- times
+
+
+@pytest.fixture
+def timed(records, monkeypatch):
+    """The same archive with the public tables, and with ledgers."""
+    monkeypatch.setattr("harness.show.times_of", times_of)
+    for table in ROOT.glob("*.csv"):
+        shutil.copy(table, records)
+    return records
+
+
+def add_run(root, fidelity):
+    """A run of record 40 on one GPU: 10 steps of a second each by its log, 1% longer by the launcher's clock."""
+    folder = root / "runs" / "2025-10-04-backout" / f"run-{fidelity}"
+    folder.mkdir(parents=True)
+    lines = [f"step:{step}/10 train_time:{1000 * step}ms step_avg:1000.00ms" for step in range(1, 11)]
+    head = ["print()", "=" * 100, "Running PyTorch 2.13.0 compiled for CUDA 12.8", "=" * 100]
+    last = "step:10/10 val_loss:3.2700 train_time:10000ms step_avg:1000.00ms"
+    (folder / "log.txt").write_text("\n".join([*head, *lines, last]) + "\n")
+    clock = {"step": list(range(1, 11)), "kind": ["train"] * 10, "log_ms": [1000 * step for step in range(1, 11)]}
+    clock["clock_s"] = [50 + 1.01 * step for step in range(1, 11)]
+    facts = {"schema": 1, "record": "40", "slug": "2025-10-04-backout", "fidelity": fidelity, "gpus": 1, "nnodes": 1}
+    facts |= {"run_id": folder.name, "machine": {"gpu": "NVIDIA H200", "gpus": 1}, "outcome": "finished", "exit": 0}
+    (folder / "run.json").write_text(json.dumps(facts | {"witness": clock, "started": "2026-01-01T00:00:00Z"}))
+
+
+def test_times_are_told_by_kind_with_their_difference(timed):
+    lines = shown("40", timed).splitlines()
+    assert any(line.startswith("listed       2.358 ") for line in lines)
+    [logged] = [line for line in lines if line.startswith("logged")]
+    assert "2.345 ± 0.001" in logged and "n = 5" in logged and "H100" in logged
+    assert "differs: listed 2.358 min, logged 2.345 min (-0.55%)" in lines
+
+
+def test_own_runs_are_witnessed_and_projected_smoke_runs_are_not(timed):
+    add_run(timed, "stand-in")
+    add_run(timed, "smoke")
+    text = shown("40", timed)
+    assert "witnessed    0.168" in text and "NVIDIA H200" in text and "stand-in" in text and "smoke" not in text
+    assert "projected    0.021" in text
+
+
+def test_retimings_of_a_record(timed):
+    (next(timed.glob("*reduced-batch-size")) / "train.py").write_text(SCRIPT.format(steps=21))
+    assert shown("21", timed).count("re-timed") == 2
+
+
+def test_a_lone_script_has_no_times(timed, tmp_path):
+    (tmp_path / "mine.py").write_text(SCRIPT.format(steps=1))
+    assert "times in minutes" not in shown(str(tmp_path / "mine.py"), timed)
 
 
 # --- the plot
