@@ -14,6 +14,7 @@ COLLATERAL = re.compile(
 )
 PORT_TAKEN = re.compile(r"EADDRINUSE|address already in use", re.IGNORECASE)
 SIGNAL = re.compile(r"rank\s*:\s*(\d+).*?exitcode\s*:\s*-(\d+)", re.DOTALL)
+RANK_PREFIX = re.compile(r"\[rank(\d+)\]: ")
 ERROR_LINE = re.compile(r"(?:\S+: )?error: ")  # a record's own, or argparse's
 RANK_FILE = "stderr.log"
 
@@ -41,6 +42,8 @@ def _describe(launcher_stderr: str, ranks: dict[int, str]) -> str:
     killed = SIGNAL.search(launcher_stderr.rpartition("Root Cause")[2])  # those it ended itself are listed before
     if own or (spoken and not killed):
         rank, said = next(iter((own or spoken).items()))
+        if named := RANK_PREFIX.match(said):  # torch counts the ranks of all nodes, torchrun's files those of this one
+            rank = named[1]
         if "OutOfMemoryError" in said:
             said += "\n(the GPU's memory is too small for this, or in use by another program: see nvidia-smi)"
         return said if ERROR_LINE.match(said) else f"rank {rank} crashed:\n{said}"

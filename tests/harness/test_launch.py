@@ -181,6 +181,7 @@ TRACEBACK = "Traceback (most recent call last):\n  File x\n"
         ("", {0: TRACEBACK + "torch.OutOfMemoryError: CUDA out of memory."}, "rank 0 crashed.*see nvidia-smi"),
         ("RuntimeError: address already in use", {}, "the port is in use"),
         ("", {}, "said nothing"),
+        ("", {0: "[rank3]: " + TRACEBACK + "[rank3]: ValueError: mine"}, "^rank 3 crashed"),
         ("", {0: TRACEBACK + "ValueError: \x1b[31mred"}, r"ValueError: \[31mred"),
     ],
 )

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -244,6 +245,34 @@ def test_ctrl_c_stops_every_rank(tmp_path):
     assert not below(tmp_path)
     (folder,) = (tmp_path / "runs" / "mine").iterdir()
     assert json.loads((folder / "run.json").read_text())["outcome"] == "interrupted"
+
+
+def test_two_nodes(tmp_path):
+    """Two machines, here one: node 0 has the metrics and the verdict, node 1 says where they are."""
+    (tmp_path / "mine.py").write_text(FAKE.read_text())
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        endpoint = f"localhost:{probe.getsockname()[1]}"
+    nodes = []
+    for rank in (0, 1):
+        place = ["--nnodes", "2", "--gpus", "1", "--node-rank", str(rank), "--rdzv-endpoint", endpoint]
+        command = [
+            sys.executable,
+            "-m",
+            "harness.cli",
+            "replay",
+            "mine.py",
+            "--trust",
+            *place,
+            "--data-dir",
+            f"data{rank}",
+        ]
+        env = {**os.environ, "PYTHONPATH": str(FAKE.parents[2])}
+        nodes.append(subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True))
+    said = [node.communicate(timeout=120)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert "last validation loss  6.0000" in said[0] and "PASSED" in said[0]
+    assert said[1].endswith("done; node 0 has the log and the verdict\n")
 
 
 def below(folder):
