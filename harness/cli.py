@@ -180,13 +180,14 @@ def verify(logs, form, **options):
 
 @main.command()
 @click.argument("record")
-def show(record):
+@click.option("--runs-dir", type=click.Path(path_type=Path), default="runs", show_default=True, help="Our own replays.")
+def show(record, runs_dir):
     """One record on one screen: facts, claim, settings against its parent, curve, times."""
     from rich.console import Console
 
     from harness.show import show
 
-    show(record, Console(highlight=False, markup=False, emoji=False))
+    show(record, Console(highlight=False, markup=False, emoji=False), runs_dir)
 
 
 @main.command("import")
