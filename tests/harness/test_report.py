@@ -1,0 +1,63 @@
+"""The commands chart, leaderboard and report, from the outside."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from harness.cli import main
+from harness.report import claim
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_chart_draws_both_formats_themes_and_sizes(tmp_path):
+    ended = call("chart", "attribution", "--out", tmp_path, "--runs-dir", tmp_path / "none")
+    assert ended.exit_code == 0, ended.output
+    names = {
+        f"attribution{size}-{theme}.{kind}"
+        for size in ("", "-column")
+        for theme in ("light", "dark")
+        for kind in ("svg", "png")
+    }
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("chart", "pie"), "no chart 'pie'; there are progress, attribution"),
+        (("chart", "machine", "--runs-dir", "nowhere"), "no replay under nowhere has a telling time"),
+        (("chart", "curves", "--record", "99"), "no record '99'"),
+    ],
+)
+def test_a_wrong_name_is_one_line_and_exit_2(arguments, says, tmp_path):
+    ended = call(*arguments, "--out", tmp_path)
+    assert ended.exit_code == 2 and says in ended.output
+    assert ended.output.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    ended = call("report", "--out", tmp_path / "file" / "x", "--runs-dir", tmp_path / "none")
+    assert ended.exit_code == 2 and "cannot be written" in ended.output and "Traceback" not in ended.output
+
+
+def test_leaderboard_in_its_three_forms():
+    assert call("leaderboard").output.startswith("| Record |")
+    assert call("leaderboard", "--csv").output.startswith("number,date,title,")
+    rows = json.loads(call("leaderboard", "--json").output)
+    assert len(rows) >= 91 and rows[0]["number"] == "01"
+
+
+def test_report_writes_one_file(tmp_path):
+    ended = call("report", "--out", tmp_path, "--runs-dir", tmp_path / "none")
+    assert ended.exit_code == 0, ended.output
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+
+
+def test_the_claim_is_the_opening_docstring_and_running_is_not_needed():
+    assert claim('"""It is fast."""\nraise SystemExit\n') == "It is fast."
+    assert claim("x = 1\n") == "" and claim("def (") == "" and claim("(" * 10_000) == "" and claim("\0") == ""
