@@ -43,6 +43,7 @@ class Case:
 
 def counted(faults: list[str]) -> str:
     """The first faults in words, and how many there are beyond them."""
+    faults = list(dict.fromkeys(faults))
     more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
     return "; ".join(faults[:3]) + more
 
@@ -157,7 +158,7 @@ def check_data(case: Case) -> Check:
     if faults:
         return case.check("data", FAIL, counted(faults))
     if unknown:
-        return case.check("data", UNKNOWN, counted(list(dict.fromkeys(unknown))))
+        return case.check("data", UNKNOWN, counted(unknown))
     return case.check("data", PASS, "; ".join(sorted(known)))
 
 

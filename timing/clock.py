@@ -20,20 +20,25 @@ DEFINITIONS = ("from the start", "from step 10", "since the last validation")
 
 @dataclass(frozen=True, eq=False)
 class Lines:
-    """Metric lines with a time, in file order: arrays of one length (int64, float64, float64, int64, bool)."""
+    """Metric lines with a time, in file order: arrays of one length (int64, float64, float64, int64, bool).
+
+    `untimed` is after how many steps era A's clock would be reset: 10, unless an override of the run says otherwise.
+    """
 
     step: np.ndarray
     time_ms: np.ndarray
     average_ms: np.ndarray
     line: np.ndarray
     validation: np.ndarray
+    untimed: int = UNTIMED_STEPS
 
     def __len__(self) -> int:
         return len(self.step)
 
     def only(self, mask: np.ndarray) -> "Lines":
         """The lines where `mask` is true."""
-        return Lines(*(getattr(self, name)[mask] for name in ("step", "time_ms", "average_ms", "line", "validation")))
+        columns = (getattr(self, name)[mask] for name in ("step", "time_ms", "average_ms", "line", "validation"))
+        return Lines(*columns, untimed=self.untimed)
 
 
 @dataclass(frozen=True)
@@ -52,15 +57,17 @@ def timed_lines(run: Run) -> Lines:
     line = np.concatenate([run.val_line, run.train_line])
     validation = np.arange(len(step)) < len(run.val_step)
     order = np.argsort(line, kind="stable")
-    lines = Lines(step[order], time_ms[order], average[order], line[order], validation[order])
+    untimed = run.overrides.get("untimed_iterations", "")
+    untimed = int(untimed) if untimed.isdecimal() and len(untimed) < 7 else UNTIMED_STEPS
+    lines = Lines(step[order], time_ms[order], average[order], line[order], validation[order], untimed)
     return lines.only(np.isfinite(lines.time_ms))
 
 
 def start_of_count(lines: Lines) -> int:
-    """Index of the first line after era A's reset: where, across step 10, the clock falls. 0 if there is none."""
+    """Index of the first line after era A's reset: where, across its step, the clock falls. 0 if there is none."""
     falls = np.flatnonzero(np.diff(lines.time_ms) < -ROUNDING_MS)
     for at in falls[:1]:
-        if lines.step[at] <= UNTIMED_STEPS <= lines.step[at + 1]:
+        if lines.step[at] <= lines.untimed <= lines.step[at + 1]:
             return int(at + 1)
     return 0
 
@@ -112,7 +119,7 @@ def definition_of_average(lines: Lines, validation: bool) -> tuple[str | None, n
 def _candidates(lines: Lines):
     """(name, steps divided by, time divided) for each definition."""
     yield DEFINITIONS[0], lines.step, lines.time_ms
-    yield DEFINITIONS[1], lines.step - UNTIMED_STEPS, lines.time_ms
+    yield DEFINITIONS[1], lines.step - lines.untimed, lines.time_ms
     yield DEFINITIONS[2], np.diff(lines.step, prepend=0), np.diff(lines.time_ms, prepend=0.0)
 
 

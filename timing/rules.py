@@ -8,7 +8,7 @@ import datetime
 import math
 from dataclasses import dataclass, field, replace
 
-from timing.clock import UNTIMED_STEPS, era_of, time_after
+from timing.clock import era_of, time_after, timed_lines
 from timing.run import Run
 
 VALIDATION_TOKENS = 10_485_760
@@ -186,26 +186,31 @@ def official_time(run: Run, under: Edition) -> Time:
     era = era_of(run)
     if era == under.era:
         return Time(float(logged), 0.0, f"as logged, era {era}")
-    stretch = _first_ten_steps(run, era)
+    stretch = _untimed_stretch(run, era)
     if stretch is None:
         return Time(float(logged), None, "as logged; too few lines to convert between eras")
     error = max(CONVERSION_ERROR * stretch, LEAST_ERROR_MS)
     if era is None:
         return Time(float(logged), stretch, "as logged; the log does not show its era")
     if under.era == "B":
-        return Time(logged + stretch, error, f"era A, ten untimed steps added at the run's pace: +{stretch:.0f} ms")
+        return Time(logged + stretch, error, f"era A, its untimed steps added at the run's pace: +{stretch:.0f} ms")
     return Time(logged - stretch, error, f"era B, the first ten steps taken away: -{stretch:.0f} ms")
 
 
-def _first_ten_steps(run: Run, era: str | None) -> float | None:
-    """Milliseconds that the first ten steps took or would have taken, None when the log cannot say."""
+def _untimed_stretch(run: Run, era: str | None) -> float | None:
+    """Milliseconds that era A's untimed steps took or would have taken in this run, None when the log cannot say.
+
+    A run shorter than the window shows its pace at its last line.
+    """
+    lines = timed_lines(run)
     if era == "B":
-        exact = time_after(run, UNTIMED_STEPS, exactly=True)
+        exact = time_after(run, lines.untimed, exactly=True)
         if exact is not None:
             return exact[1]
-    uncounted = UNTIMED_STEPS if era == "A" else 0
-    early = time_after(run, PACE_WINDOW + uncounted) or time_after(run, uncounted + 1)
-    if early is None:
+    uncounted = lines.untimed if era == "A" else 0
+    last = int(lines.step.max(initial=0))
+    early = time_after(run, min(PACE_WINDOW + uncounted, last))
+    if early is None or early[0] <= uncounted:
         return None
     step, ms = early
-    return UNTIMED_STEPS * ms / (step - uncounted)
+    return lines.untimed * ms / (step - uncounted)

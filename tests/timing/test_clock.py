@@ -6,6 +6,7 @@ import pytest
 
 from timing.clock import (
     definition_of_average,
+    era_of,
     negative,
     skipped,
     start_of_count,
@@ -141,3 +142,17 @@ def test_scaled_times_follow_no_definition(tmp_path):
         tmp_path, {step: 0.9 * time for step, time in times_b().items()}, lambda step, time: time / 0.9 / max(step, 1)
     )
     assert definition_of_average(timed_lines(run), validation=False)[0] is None
+
+
+def test_reset_where_an_override_puts_it(tmp_path):
+    """A toy run of an era A record, whose clock is reset after two steps."""
+    times = {step: 900 + 100 * step if step <= 2 else 100.0 * (step - 2) for step in range(STEPS + 1)}
+    run = read(tmp_path, times, lambda step, time: time / (step - 2) if step > 2 else float("nan"))
+    assert turned_back(timed_lines(run))
+    text = (
+        Path(run.path).read_text().replace("Running PyTorch 2.9", "Running PyTorch 2.9\noverride untimed_iterations=2")
+    )
+    Path(run.path).write_text(text)
+    run = read_log(run.path)
+    assert not turned_back(timed_lines(run))
+    assert era_of(run) == "A"
