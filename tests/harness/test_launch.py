@@ -56,6 +56,7 @@ def test_a_stall_is_ended(tmp_path):
     ended = launch.run(direct(tmp_path, "--do", "stall", stall_timeout_s=0.5))
     assert ended.outcome == "stalled"
     assert ended.trouble == "no metric line for 0.5 s, after step 1"
+    assert not processes_of(str(tmp_path / "log.txt"))
 
 
 def test_a_line_of_error_is_passed_on(tmp_path):

@@ -65,8 +65,8 @@ def test_several_runs_are_taken_up_again(replay):
     assert len(runs_of()) == 3
     assert replay("40", "--seed", "5", "--runs", "2", "--fresh").exit_code == 0
     assert len(runs_of()) == 5
-    assert replay("40", "--seed", "5", "--runs", "2").exit_code == 0
-    assert len(runs_of()) == 5
+    assert "2 of 3 runs are done already" in replay("40", "--seed", "5", "--runs", "3").output  # of the fresh ones
+    assert len(runs_of()) == 6
 
 
 def test_runs_that_did_not_finish_are_made_again(replay, archive):
