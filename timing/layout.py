@@ -84,7 +84,7 @@ def find_layout(head: bytes, banners: list[Banner], start: int = 0) -> Layout:
     first_python = _PYTHON.search(source)
     if not first_python or (first_metric and first_metric.start() < first_python.start()):
         return none
-    return Layout(start, end.offset, line, _after(head, end.offset), end.line + 1, odd)
+    return Layout(start, start + len(_unprinted(source)), line, _after(head, end.offset), end.line + 1, odd)
 
 
 def first_metric(text: bytes) -> int:
@@ -100,6 +100,14 @@ def split_helpers(source: bytes) -> list[Part]:
         parts.append(Part(glue, name, source[begin : match.start()]))
         glue, name, begin = match[0], match[1].decode(errors="replace"), match.end()
     return [*parts, Part(glue, name, source[begin:])]
+
+
+def _unprinted(source: bytes) -> bytes:
+    """`source` without the newline that print() put behind it: scripts end with one newline, printed ones with two."""
+    for newline in (b"\r\n", b"\n"):
+        if source.endswith(2 * newline):
+            return source[: -len(newline)]
+    return source
 
 
 def _source_end(head: bytes, start: int, banners: list[Banner]) -> tuple[Banner, tuple[tuple[int, str], ...]]:

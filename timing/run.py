@@ -44,7 +44,7 @@ class Run:
 
     source: str | None  # the training script; undecodable bytes are replaced (a note says so)
     helpers: dict[str, str]  # appended helper modules by the name that the log gives them; never use it as a path
-    source_sha256: str | None  # of the whole source block's bytes: for a script without helpers, of the script
+    source_sha256: str | None  # of the source block's bytes, helpers included: for a lone script, of its file
     source_line: int | None
 
     python: str | None

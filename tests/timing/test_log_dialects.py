@@ -106,9 +106,10 @@ def test_helper_modules_are_split_off_the_source(read, pieces):
 
 
 def test_the_source_of_a_script_alone_is_byte_for_byte_its_own(read, pieces):
-    run = read(pieces.log())
-    assert run.source == pieces.source
-    assert run.source_sha256 == hashlib.sha256(pieces.source.encode()).hexdigest()
+    for printed in (pieces.source, pieces.source + "\n"):
+        run = read(pieces.log(source=printed))
+        assert run.source == pieces.source
+        assert run.source_sha256 == hashlib.sha256(pieces.source.encode()).hexdigest()
 
 
 def test_a_docstring_with_a_whole_log_in_it_does_not_end_the_source(read, pieces):
