@@ -12,6 +12,7 @@ from difflib import SequenceMatcher
 from itertools import pairwise
 
 from harness.outline import chunks
+from harness.words import changed_words
 
 KINSHIP = 0.3  # least share of common lines at which two blocks of different names count as versions of one
 
@@ -86,13 +87,13 @@ def _longest_rising(points: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _by_definition(old: list[str], new: list[str]) -> list[tuple[int, int]]:
-    """Pairs of telling lines within the definitions that both sides have under one name."""
+    """Line pairs within the definitions that both sides have under one name."""
     old_chunks, new_chunks = ([chunk for chunk in chunks(side) if chunk.named] for side in (old, new))
     found = []
     for a, b in pairs([chunk.key for chunk in old_chunks], [chunk.key for chunk in new_chunks]):
         left, right = old_chunks[a], new_chunks[b]
         inner = pairs(old[left.start : left.stop], new[right.start : right.stop])
-        found += [(left.start + i, right.start + j) for i, j in inner if _weight(old[left.start + i])]
+        found += [(left.start + i, right.start + j) for i, j in inner]
     return found
 
 
@@ -117,7 +118,10 @@ def _weight(line: str) -> int:
 
 
 def _drop_chance_matches(old: list[str], new: list[str], partners: list[int | None]) -> None:
-    """Unpair runs of one or two lines that say next to nothing and stand amid rewritten code on both sides."""
+    """Unpair runs of one or two lines that say next to nothing and stand amid rewritten code on both sides.
+
+    Beside a line that is there in two versions such a run is no chance: it holds the paragraphs apart.
+    """
     j = 0
     while j < len(new):
         if partners[j] is None:
@@ -128,9 +132,18 @@ def _drop_chance_matches(old: list[str], new: list[str], partners: list[int | No
             stop += 1
         trivial = stop - j <= 2 and sum(map(_weight, new[j:stop])) <= 8
         before, after = _gap(partners, j - 1, -1, len(old)), _gap(partners, stop, 1, len(old))
-        if trivial and all(map(any, zip(before, after))) and any(before) and any(after):
+        rewritten = all(map(any, zip(before, after))) and any(before) and any(after)
+        if trivial and rewritten and not _beside_versions(old, new, partners, j, stop):
             partners[j:stop] = [None] * (stop - j)
         j = stop
+
+
+def _beside_versions(old: list[str], new: list[str], partners: list[int | None], j: int, stop: int) -> bool:
+    """Whether the lines right before or right after the matched run [j, stop) are versions of each other."""
+    i, i_stop = partners[j], partners[stop - 1] + 1
+    before = i > 0 and j > 0 and changed_words(old[i - 1], new[j - 1])
+    after = i_stop < len(old) and stop < len(new) and changed_words(old[i_stop], new[stop])
+    return bool(before or after)
 
 
 def _gap(partners: list[int | None], j: int, step: int, old_size: int) -> tuple[int, int]:

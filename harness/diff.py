@@ -1,15 +1,13 @@
 """What changed between two train scripts: lines, moved blocks and changed words, section by section."""
 
-import re
 from dataclasses import dataclass, replace
-from difflib import SequenceMatcher
 
 from harness.align import align
 from harness.moves import find_moves
 from harness.outline import docstring_lines, lines_of, scopes, sections
+from harness.words import changed_words
 
 REACH = 12  # added lines that are looked at for the version of a deleted one
-SIMILAR = 0.55  # least share of equal words at which a deleted line and an added one are two versions of one
 
 
 @dataclass(frozen=True)
@@ -88,33 +86,13 @@ def _pair_versions(gap: list[Line]) -> list[Line]:
     start = 0
     for i, left in enumerate(gone):
         for j in range(start, min(start + REACH, len(come))):
-            words = _changed_words(left.text, come[j].text)
+            words = changed_words(left.text, come[j].text)
             if words is not None:
                 gone[i] = replace(left, peer=come[j].new, words=words[0])
                 come[j] = replace(come[j], peer=left.old, words=words[1])
                 start = j + 1
                 break
     return gone + come
-
-
-def _changed_words(left: str, right: str) -> tuple | None:
-    """Character spans that differ, on either side, or None if the lines are not versions of one."""
-    if not left.strip() or not right.strip():
-        return None
-    a, b = (re.findall(r"\w+|\s+|[^\w\s]", text) for text in (left, right))
-    matcher = SequenceMatcher(None, a, b, autojunk=False)
-    common = sum(len("".join(a[block.a : block.a + block.size]).strip()) for block in matcher.get_matching_blocks())
-    if 2 * common < SIMILAR * (len(left.strip()) + len(right.strip())):
-        return None
-    changes = [change for change in matcher.get_opcodes() if change[0] != "equal"]
-    return _spans(a, [change[1:3] for change in changes]), _spans(b, [change[3:5] for change in changes])
-
-
-def _spans(words: list[str], ranges: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    ends = [0]
-    for word in words:
-        ends.append(ends[-1] + len(word))
-    return tuple((ends[start], ends[stop]) for start, stop in ranges if stop > start)
 
 
 def _mark_moves(found: list[SectionDiff]) -> list[SectionDiff]:

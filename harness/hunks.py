@@ -5,6 +5,8 @@ from itertools import groupby
 
 from harness.diff import Line, SectionDiff
 
+SMALLEST_FOLD = 3  # lines
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -57,8 +59,7 @@ def rows(section: SectionDiff, context: int = 3, whole: bool = False) -> list[Li
             found.append(Arrival(block[0].peer, len(block)))
         for line in block:
             if line.text.strip():
-                leaving = scope is not None and f"{scope} ›".startswith(f"{line.scope} ›")
-                if line.scope and not leaving and not _is_head(line):
+                if line.scope and scope is None and not _is_head(line):
                     found.append(Heading(line.scope))
                 scope = line.scope
             found.append(line)
@@ -77,7 +78,11 @@ def _near_changes(lines: tuple[Line, ...], context: int, whole: bool) -> set[int
     """Indices of the unchanged lines within `context` lines of a change that is itself shown."""
     folded = [not whole and (line.claim or (line.moved and line.kind == "gone")) for line in lines]
     shown = [index for index, line in enumerate(lines) if line.kind != "same" and not folded[index]]
-    return {near for index in shown for near in range(index - context, index + context + 1)}
+    near = {near for index in shown for near in range(index - context, index + context + 1)}
+    for index in sorted(near):  # a fold takes a line too: it must be worth it
+        if index + 1 not in near and any(index + ahead in near for ahead in range(2, SMALLEST_FOLD + 1)):
+            near |= set(range(index + 1, index + SMALLEST_FOLD))
+    return near
 
 
 def _is_head(line: Line) -> bool:

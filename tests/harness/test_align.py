@@ -90,3 +90,11 @@ def test_a_bracket_amid_rewritten_code_is_not_called_unchanged():
     old = lines_of("def f():\n    alpha(\n    )\n    beta()")
     new = lines_of("def f():\n    gamma(\n    )\n    delta()")
     assert align(old, new) == [0, None, None, None]
+
+
+def test_a_blank_line_beside_two_versions_of_a_line_keeps_the_paragraphs_apart():
+    old = lines_of("def f():\n    a = 1\n    rate = 0.10\n\n    one_thing(2)\n    b = 2")
+    new = lines_of("def f():\n    a = 1\n    rate = 0.25\n\n    quite_another()\n    b = 2")
+    assert align(old, new) == [0, 1, None, 3, None, 5]
+    new[2] = "    nothing_of_the_kind()"
+    assert align(old, new) == [0, 1, None, None, None, 5]
