@@ -10,6 +10,8 @@ from harness.verdict import FAIL, PASS, UNKNOWN, Check
 
 LATE_SHARE = 0.5
 DEVIATIONS = 10.0
+ENOUGH_RUNS = 5
+MANY_RUNS = 10
 LEAST_JUMP = 0.0015
 REFERENCE_JUMP = 0.006
 COPY_LOSS = 1.5e-4
@@ -65,7 +67,9 @@ def _alike(entries: tuple[Entry, ...]) -> dict[bytes, list[Entry]]:
 
 def _unlike_the_others(group: list[Entry]) -> list[str]:
     """Losses that the falls of the other runs contradict: a last fall far off theirs, or a late kink (off on the way
-    in, back on the way out). Far is ten robust deviations of that fall over the runs, or of all late falls if larger.
+    in, back on the way out). Far is ten robust deviations of that fall over the runs; few runs may agree by chance, so
+    that their spread counts as at least that of all late falls (of five runs or more, as at least half of it). Beyond
+    ten runs, where honest oddities add up and one run moves the mean by little, it grows with the root of their number.
     """
     steps = group[0].run.val_step
     late = np.flatnonzero(steps[1:] > LATE_SHARE * steps[-1]) if len(steps) > 2 else np.array([], int)
@@ -73,8 +77,10 @@ def _unlike_the_others(group: list[Entry]) -> list[str]:
         return []
     falls = np.diff(np.stack([entry.run.val_loss for entry in group]), axis=1)[:, late]
     off = falls - np.median(falls, axis=0)
-    usual = np.median(np.abs(off))
-    limit = np.maximum(DEVIATIONS * 1.4826 * np.maximum(np.median(np.abs(off), axis=0), usual), LEAST_JUMP)
+    spread = 1.4826 * np.median(np.abs(off), axis=0)
+    usual = 1.4826 * np.median(np.abs(off)) * (1.0 if len(group) < ENOUGH_RUNS else 0.5)
+    wide = DEVIATIONS * max(1.0, len(group) / MANY_RUNS) ** 0.5
+    limit = np.maximum(wide * np.maximum(spread, usual), LEAST_JUMP)
     far = np.abs(off) > limit
     kink = far[:, :-1] & far[:, 1:] & (off[:, :-1] * off[:, 1:] < 0)
     suspect = np.column_stack([kink, far[:, -1]])
