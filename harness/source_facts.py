@@ -7,31 +7,16 @@ import ast
 from dataclasses import asdict, dataclass
 
 from harness.source_names import CONFIG_MODULES, Names
-
-COMPILE = "torch.compile"
-COMPILERS = (COMPILE, "torch._dynamo.optimize", "torch._inductor.compile", "torch._inductor.aot_compile")
-_COMPILE_KEYWORDS = {"mode", "options", "backend", "fullgraph", "dynamic", "disable"}
-_RUNS_TEXT = {
-    *(f"builtins.{name}" for name in ("exec", "eval", "compile")),
-    *(f"runpy.{name}" for name in ("run_path", "run_module")),
-    *(f"os.{name}" for name in ("execv", "execve", "execvp", "execl", "execle", "fork", "posix_spawn")),
-    "importlib.util.spec_from_file_location",
-    "importlib.util.module_from_spec",
-    "importlib.machinery.SourceFileLoader",
-    "importlib.reload",
-    "types.FunctionType",
-    "types.CodeType",
-    "marshal.loads",
-    "os.system",
-    "os.putenv",
-}
-_GUARDED = {"torch", "torch._inductor", "torch._dynamo", COMPILE, "sys.modules", *CONFIG_MODULES}
-_GUARDED |= {f"{module}.__dict__" for module in _GUARDED} | {"torch._inductor.config.triton"}
-_LOOKERS = {
-    f"builtins.{name}" for name in ("getattr", "setattr", "hasattr", "vars", "isinstance", "print", "id", "repr")
-}
-_LOOKERS |= {"functools.partial"}
-_READS_CONFIG = {"get_config_copy", "shallow_copy_dict", "codegen_config", "save_config", "get_hash", "to_dict"}
+from harness.source_words import (
+    ATTRIBUTE_CALLS,
+    COMPILE,
+    COMPILE_KEYWORDS,
+    COMPILERS,
+    GUARDED,
+    LOOKERS,
+    READS_CONFIG,
+    RUNS_TEXT,
+)
 
 
 @dataclass(frozen=True)
@@ -86,11 +71,11 @@ class _Reader:
             if base == "os.environ":
                 self.variable(key, node, self.assigned(node))
             elif not isinstance(key, str):
-                if holder in _GUARDED or base == "os.environb":
+                if holder in GUARDED or base == "os.environb":
                     self.note("undecided", f"an item of {base} chosen at run time", node)
             elif holder.startswith(CONFIG_MODULES):
                 self.note("setting", f"{holder}.{key}", node, self.assigned(node))
-            elif f"{holder}.{key}" in _GUARDED or holder in ("torch._inductor", "torch._dynamo"):
+            elif f"{holder}.{key}" in GUARDED or holder in ("torch._inductor", "torch._dynamo"):
                 self.note("undecided", f"{holder}.{key} is replaced", node)
 
     def assigned(self, target: ast.AST):
@@ -105,40 +90,44 @@ class _Reader:
             self.note("undecided", "an environment variable chosen at run time", node)
 
     def call(self, node: ast.Call) -> None:
+        """A call of something whose origin is known, or of a method that can only be a module's `compile`."""
         functions = self.names.resolve(node.func)
         for function in functions:
             owner, _, method = function.rpartition(".")
-            if function in _RUNS_TEXT:
-                self.note("undecided", function.removeprefix("builtins."), node)
-            elif owner == "subprocess" and any(keyword.arg == "env" for keyword in node.keywords):
-                self.note("undecided", f"{function} with an environment of its own", node)
+            config = owner.removesuffix(".__dict__")
+            if hidden := self.hides(function, owner, node):
+                self.note("undecided", hidden, node)
             elif function in COMPILERS:
                 self.arguments(node, function)
-            elif function == "torch.compiler.set_stance":
-                self.note("setting", function, node, self.names.value(node.args[0]) if node.args else ...)
-            elif owner == "os.environ":
-                self.environment_call(method, node)
-            elif function in ("importlib.import_module", "builtins.__import__"):
-                if not isinstance(self.names.value(node.args[0] if node.args else None), str):
-                    self.note("undecided", "a module chosen at run time is imported", node)
-            elif owner.removesuffix(".__dict__").startswith(CONFIG_MODULES):
-                self.config_call(owner.removesuffix(".__dict__"), method, node)
-            elif function in (
-                "builtins.getattr",
-                "builtins.setattr",
-                "builtins.delattr",
-                "builtins.object.__setattr__",
-            ):
-                self.attribute_call(function, node)
             elif function == "functools.partial" and node.args and COMPILE in self.names.resolve(node.args[0]):
                 self.arguments(node, COMPILE)
-            elif function.startswith("unittest.mock") and "torch" in str(
-                self.names.value(node.args[0] if node.args else None)
-            ):
-                self.note("undecided", function, node)
+            elif function == "torch.compiler.set_stance":
+                self.note("setting", function, node, self.argument(node, 0))
+            elif owner == "os.environ":
+                self.environment_call(method, node)
+            elif config.startswith(CONFIG_MODULES):
+                self.config_call(config, method, node)
+            elif function in ATTRIBUTE_CALLS:
+                self.attribute_call(function, node)
         is_method = isinstance(node.func, ast.Attribute) and node.func.attr == "compile" and not functions
-        if is_method and {keyword.arg for keyword in node.keywords} & _COMPILE_KEYWORDS:
+        if is_method and {keyword.arg for keyword in node.keywords} & COMPILE_KEYWORDS:
             self.arguments(node, COMPILE)
+
+    def hides(self, function: str, owner: str, node: ast.Call) -> str:
+        """Why a call cannot be followed, "" if it can."""
+        if function in RUNS_TEXT:
+            return function.removeprefix("builtins.")
+        if owner == "subprocess" and any(keyword.arg == "env" for keyword in node.keywords):
+            return f"{function} with an environment of its own"
+        if function in ("importlib.import_module", "builtins.__import__"):
+            return "" if isinstance(self.argument(node, 0), str) else "a module chosen at run time is imported"
+        if function.startswith("unittest.mock") and "torch" in str(self.argument(node, 0)):
+            return function
+        return ""
+
+    def argument(self, node: ast.Call, at: int):
+        """The literal given as positional argument `at`, `...` if it is none."""
+        return self.names.value(node.args[at]) if len(node.args) > at else ...
 
     def arguments(self, node: ast.Call, function: str) -> None:
         """The keywords of a call that compiles."""
@@ -157,8 +146,7 @@ class _Reader:
 
     def environment_call(self, method: str, node: ast.Call) -> None:
         if method in ("setdefault", "__setitem__"):
-            key = self.names.value(node.args[0] if node.args else None)
-            self.variable(key, node, self.names.value(node.args[1]) if len(node.args) > 1 else ...)
+            self.variable(self.argument(node, 0), node, self.argument(node, 1))
         elif method in ("update", "__ior__"):
             for keyword in node.keywords:
                 if keyword.arg:
@@ -187,7 +175,7 @@ class _Reader:
             tables = [*node.args[:1], *(keyword.value for keyword in node.keywords if keyword.arg is None)]
             for table in map(self.names.value, tables):
                 if isinstance(table, str):
-                    table = {table: self.names.value(node.args[1]) if len(node.args) > 1 else ...}
+                    table = {table: self.argument(node, 1)}
                 if isinstance(table, dict) and all(isinstance(key, str) for key in table):
                     for key, value in table.items():
                         self.note("setting", f"{config}.{key}", node, value)
@@ -195,36 +183,31 @@ class _Reader:
                     self.note("undecided", f"{config}.{method} of settings chosen at run time", node)
         elif method in ("__setattr__", "__setitem__", "setdefault", "__delattr__"):
             self.chosen(config, node, 0)
-        elif method not in _READS_CONFIG and config in CONFIG_MODULES:
+        elif method not in READS_CONFIG and config in CONFIG_MODULES:
             self.note("undecided", f"{config}.{method}()", node)
 
     def attribute_call(self, function: str, node: ast.Call) -> None:
         """getattr and setattr on something of torch."""
-        bases = self.names.resolve(node.args[0]) if node.args else set()
-        for base in bases:
-            if base.startswith(CONFIG_MODULES) and not function.endswith("getattr"):
+        looks, key = function.endswith("getattr"), self.argument(node, 1)
+        for base in self.names.resolve(node.args[0]) if node.args else ():
+            if base.startswith(CONFIG_MODULES) and not looks:
                 self.chosen(base, node, 1)
-            elif base in _GUARDED and not isinstance(
-                self.names.value(node.args[1] if len(node.args) > 1 else None), str
-            ):
-                self.note(
-                    "undecided", f"{function.removeprefix('builtins.')} on {base} of a name chosen at run time", node
-                )
-            elif base in _GUARDED and not function.endswith("getattr"):
-                self.note("undecided", f"{base}.{self.names.value(node.args[1])} is replaced", node)
+            elif base in GUARDED and not isinstance(key, str):
+                self.note("undecided", f"an attribute of {base} chosen at run time", node)
+            elif base in GUARDED and not looks:
+                self.note("undecided", f"{base}.{key} is replaced", node)
 
     def chosen(self, config: str, node: ast.Call, at: int) -> None:
         """A setting named by the argument at position `at`, with its value after it."""
-        key = self.names.value(node.args[at]) if len(node.args) > at else ...
+        key = self.argument(node, at)
         if isinstance(key, str):
-            value = self.names.value(node.args[at + 1]) if len(node.args) > at + 1 else ...
-            self.note("setting", f"{config}.{key}", node, value)
+            self.note("setting", f"{config}.{key}", node, self.argument(node, at + 1))
         else:
             self.note("undecided", f"a setting of {config} chosen at run time", node)
 
     def escape(self, node: ast.AST) -> None:
         """A guarded object that is handed on to where names no longer tell what it is."""
-        guarded = self.names.resolve(node) & _GUARDED
+        guarded = self.names.resolve(node) & GUARDED
         if guarded and not self.stays(node):
             self.note("undecided", f"{min(guarded)} is handed on", node)
 
@@ -237,7 +220,7 @@ class _Reader:
         if isinstance(parent, ast.Subscript):
             return parent.value is node
         if isinstance(parent, ast.Call):
-            return parent.func is node or bool(self.names.resolve(parent.func) & _LOOKERS)
+            return parent.func is node or bool(self.names.resolve(parent.func) & LOOKERS)
         if isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             return node in parent.decorator_list
         if isinstance(parent, (ast.Assign, ast.AnnAssign)):
