@@ -22,6 +22,7 @@ _FACTS = {
     "manifest": r"^manifest[=:] ?(\S+)",
     "fidelity": r"^fidelity[=:] ?(\S+)",
     "run_id": r"^run_id[=:] ?(\S+)",
+    "stop_step": r"^[^\n]{0,200}?\brun_stop_step=(\d{1,12})\b",
     "world_size": r"^[^\n]{0,200}?\bworld[_ ]size[=: ] ?(\d{1,6})\b",
     "device": r"^Running [^\n]{0,200}?(?:device_name=| on )(?!device_name)(\S[^\n]{0,60}?) with world_size",
 }
@@ -59,8 +60,9 @@ def read_environment(text: str) -> Environment:
     for name in ("python", "torch", "cuda", "triton"):
         if name in found.facts:
             found.facts[name] = found.facts[name].rstrip(",;")
-    if "world_size" in found.facts:
-        found.facts["world_size"] = int(found.facts["world_size"])
+    for name in ("world_size", "stop_step"):
+        if name in found.facts:
+            found.facts[name] = int(found.facts[name])
     _read_date(text, found)
     _read_gpus(text, found)
     for match in islice(_OVERRIDE.finditer(text), _MOST_OVERRIDES):

@@ -35,6 +35,8 @@ def completeness(run: Run) -> list[Note]:
         return [Note(0, "no metric line: the run ended before its first step, or its metrics went elsewhere")]
     if not len(run.val_step):
         return [Note(last, "no validation in this log")]
+    if run.complete and run.planned_steps not in (None, run.val_step[-1]):
+        return [Note(last, f"stops at step {run.stop_step} of {run.planned_steps}, as announced")]
     if run.complete:
         spacing = np.diff(run.val_step[-1000:])
         if run.planned_steps is None and len(spacing) and (spacing == spacing[0]).all():

@@ -8,7 +8,7 @@ from timing.layout import Banner, Layout, Part, find_layout, first_metric, split
 from timing.run import Note
 from timing.scan import Scan
 
-_LONGEST_SOURCE = 16 << 20
+_LONGEST_SOURCE = 8 << 20
 _LONGEST_ENVIRONMENT = 256 << 10
 
 
@@ -62,7 +62,7 @@ def _environment_text(file, layout: Layout) -> str:
 
 def _source_notes(layout: Layout, modules: tuple[Part, ...], banners: list[Banner], near: list[Banner]) -> list[Note]:
     if len(near) < len(banners) and not near:
-        return [Note(banners[0].line, "a source of over 16 MiB is not kept")]
+        return [Note(banners[0].line, "a source of over 8 MiB is not kept")]
     if not modules:
         return [Note(0, "no source stands in this log")]
     notes = []

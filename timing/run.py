@@ -73,6 +73,7 @@ class Run:
     digest: str  # sha256 of the file
     env_line: dict[str, int]  # line of each environment fact, by field name; an override's as "override <name>"
     notes: tuple[Note, ...]
+    stop_step: int | None = None  # where the run said, before its first step, that it would stop short of the plan
 
     @property
     def steps(self) -> int:
@@ -84,15 +85,16 @@ class Run:
     def complete(self) -> bool:
         """Whether the run reached its end.
 
-        With a planned step count in the log: the last validation stands at it, and no other run starts after. In
-        llm.c's dialect, which has no such count: the log ends with a validation, of a step after the last trained one.
+        With a planned step count in the log: the last validation stands at it (or at the announced `stop_step`), and no
+        other run starts after. In llm.c's dialect, which has no such count: the log ends with a validation, of a step
+        after the last trained one.
         """
         if not len(self.val_step):
             return False
         step, line = self.val_step[-1], self.val_line[-1]
         later = self.train_step[self.train_line > line]
         if self.planned_steps is not None:
-            return bool(step == self.planned_steps and not (later < step).any())
+            return bool(step in (self.planned_steps, self.stop_step) and not (later < step).any())
         return bool(not len(later) and len(self.train_step) and step > self.train_step[-1])
 
     @property

@@ -207,3 +207,12 @@ def test_the_digest_and_sizes_are_the_files(tmp_path, pieces):
     content = path.read_bytes()
     assert (run.path, run.bytes, run.lines) == (str(path), len(content), content.count(b"\n"))
     assert run.digest == hashlib.sha256(content).hexdigest()
+
+
+def test_a_stop_short_of_the_plan_is_complete_if_it_was_announced(read, pieces, said):
+    lines = "step:5/10 val_loss:3.9000 train_time:300ms step_avg:60.00ms\n"
+    announced = read(pieces.log(metrics="Using run_stop_step=5 train_steps=10\n" + lines))
+    assert announced.complete and announced.stop_step == 5
+    assert said(announced, "stops at step 5 of 10, as announced") == announced.lines
+    for metrics in (lines, "Using run_stop_step=6 train_steps=10\n" + lines, lines + "Using run_stop_step=5\n"):
+        assert not read(pieces.log(metrics=metrics)).complete
