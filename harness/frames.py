@@ -143,8 +143,8 @@ def curves(names: tuple[str, ...] = (), replays: Replays | None = None, root: Pa
         for run in _told(replays, number, bool(names)).itertuples():
             rows = replays.curves[replays.curves.run_id == run.run_id]
             label = "" if run.fidelity == "official" else run.fidelity
-            read = rows.step * (tokens if run.fidelity != "smoke" else math.nan)
-            name = f"{number}, replayed on {run.machine}"
+            name = f"{number} on {run.machine.replace('NVIDIA ', '')}"
+            read = rows.step * tokens
             series.append(rows.assign(series=run.run_id, name=name, mark=number, fidelity=label, tokens=read))
         if not sum(map(len, series[-1:])) and names:
             raise UserError(f"record {number} has no published validation curve and no replay here")
@@ -152,10 +152,13 @@ def curves(names: tuple[str, ...] = (), replays: Replays | None = None, root: Pa
 
 
 def _told(replays: Replays | None, number: str, all_kinds: bool) -> pd.DataFrame:
-    """Our runs of one record for the curves: every fidelity when asked by name, else none that is a toy."""
+    """Our runs of one record for the curves: all when asked by name, else the last full one; never a toy's.
+
+    A smoke replay's loss is that of a small vocabulary of synthetic tokens: it has no place on this scale.
+    """
     if replays is None or replays.runs.empty:
         return pd.DataFrame(columns=["run_id"])
-    mine = replays.runs[replays.runs.number == number]
+    mine = replays.runs[(replays.runs.number == number) & replays.runs.fidelity.isin(TRUST)]
     return (
         mine if all_kinds else mine[mine.fidelity.isin(["official", "same-batch", "stand-in"]) & mine.complete].tail(1)
     )

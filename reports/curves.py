@@ -51,9 +51,11 @@ def _floor(figure: Figure, count: int, size: Size) -> float:
     return points / (figure.get_size_inches()[1] * 72)
 
 
-def _short(name: str, size: Size) -> str:
-    most = 25 if size.is_column else 44
-    return name if len(name) <= most else name[: most - 1].rstrip() + "…"
+def _entry(name: str, fidelity: str, size: Size) -> str:
+    """A name of the legend, cut to its column; its fidelity is never cut."""
+    tail = f" ({fidelity})" if fidelity else ""
+    most = (30 if size.is_column else 46) - len(tail)
+    return (name if len(name) <= most else name[: most - 1].rstrip() + "…") + tail
 
 
 def _words(size: Size) -> tuple[str, str, str]:
@@ -137,10 +139,7 @@ def _legend(figure, curves: pd.DataFrame, styles: dict, theme: Theme, size: Size
     from matplotlib.lines import Line2D
 
     first = curves.drop_duplicates("series")
-    names = [
-        f"{_short(name, size)} ({fidelity})" if fidelity else _short(name, size)
-        for name, fidelity in zip(first["name"], first.fidelity, strict=True)
-    ]
+    names = [_entry(name, fidelity, size) for name, fidelity in zip(first["name"], first.fidelity, strict=True)]
     lines = [Line2D([], [], **styles[key]) for key in first.series]
     figure.legend(
         lines,

@@ -22,6 +22,7 @@ from reports.style import DARK, LIGHT, Theme
 
 TEMPLATES = Path(__file__).parent / "templates"
 TARGET = 3.28
+GPUS = 8
 DIFFS_BYTES = 1_500_000
 """What all diffs of the page may take together: each gets its share, and one that is longer is cut and says so."""
 
@@ -120,7 +121,7 @@ def _figure(inliner: Inliner, name: str, figure: Figure) -> Markup:
 
 def _cards(page: Page) -> list[Card]:
     drawable = set(page.curves.number)
-    share = DIFFS_BYTES // max(len(page.scripts), 15)
+    share = DIFFS_BYTES // max(len(page.scripts), 5)
     return [
         make_card(
             row,
@@ -164,6 +165,7 @@ def _data(page: Page) -> dict:
                 "minutes": _plain(row.listed_minutes),
                 "steps": _plain(row.steps),
                 "tokens_per_step": _plain(row.tokens_per_step),
+                "share": row.gpus / GPUS if row.gpus > 0 else 1,
                 "facts": [[name, text, _plain(figure)] for name, text, figure in facts(row)],
             }
         )
@@ -176,6 +178,7 @@ def _data(page: Page) -> dict:
             "fidelity": run.fidelity,
             "points": points,
             "tokens": None if run.fidelity == "smoke" else tokens.get(run.number),
+            "share": run.ranks / GPUS,
         }
         replays.setdefault(run.number, []).append(one)
     curves = {number: _points(rows) for number, rows in page.curves.groupby("number")}

@@ -83,13 +83,18 @@
     return String(Number(value.toPrecision(3)));
   };
   const AXES = { step: "steps", seconds: "seconds", tokens: "tokens" };
-  const value = { step: (point) => point[0], seconds: (point) => point[2], tokens: (point, one) => point[0] * one.tokens };
+  const value = {
+    step: (point) => point[0],
+    seconds: (point, one) => point[2] * one.share, // on fewer than eight GPUs: projected to eight
+    tokens: (point, one) => point[0] * one.tokens,
+  };
 
   const seriesOf = (number) => {
     const record = byNumber.get(number);
     const published = data.curves[number];
     const own = (data.replays[number] || []).map((run) => ({ ...run, name: `${number} ${run.fidelity}` }));
-    return [...(published ? [{ name: number, points: published, tokens: record.tokens_per_step }] : []), ...own];
+    const { share } = record;
+    return [...(published ? [{ name: number, points: published, tokens: record.tokens_per_step, share }] : []), ...own];
   };
   const niceTicks = (low, high, count) => {
     const rough = (high - low) / count;
@@ -103,15 +108,17 @@
   const drawOne = (series, axis) => {
     const lines = series
       .map((one, index) => ({
-        name: one.name,
+        name: axis === "seconds" && one.share !== 1 ? `${one.name} × ${one.share}` : one.name,
         index: index % 4,
         xy: one.points.map((point) => [value[axis](point, one), point[1]]).filter(([x, y]) => x > 0 && Number.isFinite(y)),
       }))
       .filter((line) => line.xy.length > 1);
     if (!lines.length) return null;
-    const [width, height, left, right, top, bottom] = [480, 270, 40, 62, 12, 40];
+    const right = 14 + 7.5 * Math.max(...lines.map((line) => line.name.length));
+    const [width, height, left, top, bottom] = [480, 270, 40, 12, 40];
     const ends = lines.map((line) => line.xy[line.xy.length - 1]);
-    const low = Math.min(data.target, ...lines.flatMap((line) => line.xy.map(([, y]) => y))) - 0.05;
+    const lowest = Math.min(...lines.flatMap((line) => line.xy.map(([, y]) => y)));
+    const low = (lowest < 6 ? Math.min(data.target, lowest) : lowest) - 0.05; // a toy far above leaves the target out
     const high = Math.min(Math.max(...lines.map((line) => line.xy[0][1])), Math.max(...ends.map(([, y]) => y)) + 1.3);
     const most = Math.max(...ends.map(([x]) => x));
     const x = (v) => left + (v / most) * (width - left - right);
@@ -126,21 +133,23 @@
       svg.append(make("text", { x: x(tick), y: height - bottom + 18, "text-anchor": "middle" }, plain(tick)));
     }
     svg.append(make("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, AXES[axis]));
-    svg.append(make("line", { class: "goal", x1: left, x2: width - right, y1: y(data.target), y2: y(data.target) }));
+    if (low < data.target) svg.append(make("line", { class: "goal", x1: left, x2: width - right, y1: y(data.target), y2: y(data.target) }));
     const used = [];
     lines.forEach((line, index) => {
       const points = line.xy.filter(([, loss]) => loss <= high).map(([a, b]) => `${x(a).toFixed(1)},${y(b).toFixed(1)}`);
       svg.append(make("polyline", { class: `line s${line.index}`, points: points.join(" ") }));
       let at = y(ends[index][1]) + 4;
-      while (used.some(([a, b]) => Math.abs(a - at) < 13 && Math.abs(b - x(ends[index][0])) < 90)) at -= 13;
+      while (used.some(([a, b]) => Math.abs(a - at) < 13 && Math.abs(b - x(ends[index][0])) < right)) at -= 13;
       used.push([at, x(ends[index][0])]);
-      svg.append(make("text", { class: "name", x: Math.min(x(ends[index][0]) + 5, width - 58), y: at }, line.name));
+      svg.append(make("text", { class: "name", x: x(ends[index][0]) + 5, y: at }, line.name));
     });
     return svg;
   };
   const drawCurves = (place, numbers, axes) => {
     const series = numbers.filter((number) => byNumber.has(number)).flatMap(seriesOf);
-    place.replaceChildren(...axes.map((axis) => drawOne(series, axis)).filter(Boolean));
+    const toys = series.filter((one) => one.fidelity === "smoke"); // a toy's loss has a scale of its own
+    const real = series.filter((one) => one.fidelity !== "smoke");
+    place.replaceChildren(...[...axes.map((axis) => drawOne(real, axis)), drawOne(toys, "step")].filter(Boolean));
   };
   const fillRecord = (details) => {
     const place = details.querySelector(".curves");
