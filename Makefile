@@ -37,7 +37,7 @@ report: $(READY) ## Build the static page in reports/out/
 	@$(HARNESS) report $(ARGS)
 
 test: $(READY) ## Run all tests, two at a time
-	$(VENV)/bin/python -m pytest -n 2 --timeout 300 $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal --timeout 300 $(ARGS)
 
 lint: $(READY) ## Check style and format
 	$(VENV)/bin/ruff check .

@@ -89,7 +89,7 @@ def settle(record: Record, options: Options, machine: Machine, console: Console)
     check_port(options.nodes)
     plan = make_plan(record, options, machine)
     announce(plan, machine, console)
-    manifest, note = tokens.prepare(plan, options.repeat, progress=console.is_terminal)
+    manifest, note = tokens.prepare(plan, options.repeat)
     if note:
         console.print(note)
     return plan, manifest

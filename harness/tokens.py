@@ -20,7 +20,7 @@ def shards_needed(plan: Plan) -> int:
     return max(1, math.ceil(max(by_record, by_tokens)))
 
 
-def prepare(plan: Plan, repeat: bool, progress: bool) -> tuple[Manifest | None, str]:
+def prepare(plan: Plan, repeat: bool) -> tuple[Manifest | None, str]:
     """See that the plan's tokens are on disk, fetched or made where they may be. Returns their manifest and a note.
 
     Raises UserError when they cannot be had, or are too few for the steps asked (`repeat` allows several passes).
@@ -32,7 +32,7 @@ def prepare(plan: Plan, repeat: bool, progress: bool) -> tuple[Manifest | None, 
     manifest = data.read_manifest(plan.data_dir)
     ours = manifest.name == FINEWEB if manifest else not any(plan.data_dir.glob("fineweb_train_*.bin"))
     if ours:
-        manifest = data.ensure_fineweb(plan.data_dir, shards_needed(plan), progress)
+        manifest = data.ensure_fineweb(plan.data_dir, shards_needed(plan))
     return manifest, check_tokens(plan, manifest, repeat)
 
 

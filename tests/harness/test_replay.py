@@ -194,7 +194,7 @@ def test_a_stand_in_run_is_projected_and_judged(replay, with_a_gpu):
 
 
 def test_fineweb_is_fetched_for_a_record_run(replay, with_a_gpu, monkeypatch):
-    def ensure_fineweb(data_dir, shards, progress):
+    def ensure_fineweb(data_dir, shards):
         raise UserError(f"asked for {shards} shards in {data_dir}")
 
     monkeypatch.setattr("harness.data.ensure_fineweb", ensure_fineweb)
