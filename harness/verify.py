@@ -51,8 +51,11 @@ from harness.verdict import (
     verdict_line,
 )
 from timing import rules
+from timing.log import printable
 
 __all__ = ["render_text", "to_json", "to_markdown", "verdict_line", "verify"]
+
+NOTES_SHOWN = 3
 
 RULE_BOOK = (
     check_complete,
@@ -118,7 +121,7 @@ def verify(
         judged=judge(judged, in_force),
         today=judge(judged, today) if today != in_force and chosen is None else None,
         others=tuple(judge(arm, chosen or _edition_of(arm, record)) for arm in separate if arm is not judged),
-        notes=tuple(f"left out: {line}" for line in notes),
+        notes=(*(f"left out: {line}" for line in notes), *_oddities(judged)),
     )
 
 
@@ -148,6 +151,16 @@ def _check_arms(separate: list[Arm], judged: Arm, record: Record | None, under: 
     if record is not None and is_script(judged.entries[0].run, frozen_hash(record)):
         return Check("arms", PASS, f"{found}, the frozen script of {record.label}", under.name)
     return Check("arms", UNKNOWN, f"{found}, the largest; give its logs alone, or --record, to say so", under.name)
+
+
+def _oddities(arm: Arm) -> list[str]:
+    """What the reader found odd in the judged files, the first few in each."""
+    files = {entry.run.digest: entry for entry in reversed(arm.entries)}
+    return [
+        printable(f"{note.text} ({entry.run.path}{f':{note.line}' if note.line else ''})", 300)
+        for entry in reversed(files.values())
+        for note in entry.run.notes[:NOTES_SHOWN]
+    ]
 
 
 def _judge(arm: Arm, case: Case, arms_check: Check | None) -> Judgement:

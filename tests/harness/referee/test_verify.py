@@ -169,6 +169,12 @@ def test_baseline_of_several_arms_decides_nothing(forge, status):
     assert status(verify([forge.submission()], against=baseline), "faster") == "unknown"
 
 
+def test_oddities_of_a_log_are_told(forge):
+    log = forge.log()
+    log.write_text(log.read_text().replace("val_loss:3.3", "val_loss:3.x", 1))
+    assert any("run.txt:" in note for note in verify([log]).notes)
+
+
 # Run folders of our own launcher
 
 
