@@ -91,8 +91,8 @@ def _rows(plan: Plan, results: list[Result], manifest: Manifest | None, guard: b
     if plan.label.name in ("same-batch", "stand-in") and plan.world_size < 8:
         projected = statistics.fmean(seconds) * plan.world_size / 8
         rows.append(("projected on 8 GPUs", f"{projected:.3f} s, if communication cost nothing"))
-    if guard:
-        fallbacks = [line for result in results for line in result.facts.get("fallbacks", [])]
+    fallbacks = [line for result in results for line in result.facts.get("fallbacks", [])]
+    if guard or fallbacks:
         rows.append(("fp8 fallbacks", "; ".join(fallbacks) or "none"))
     rows += [("run folder", shown(result.folder)) for result in results]
     return rows

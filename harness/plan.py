@@ -11,7 +11,7 @@ from harness.errors import UserError
 from harness.fidelity import FINEWEB, WORLD_SIZES, Circumstances, Label, fidelity
 from harness.machine import Machine
 from harness.manifest import Manifest, read_manifest
-from harness.record import Record
+from harness.record import FACTS, Record
 from harness.settings import Setting, as_arguments, check, parse_assignments, read_settings
 from harness.torchrun import Nodes
 
@@ -114,7 +114,9 @@ def make_plan(record: Record, options: Options, machine: Machine) -> Plan:
         notes.append(f"{record.script.name} is not the frozen script of {record.label}: this is no record run")
     data_dir, corpus = _data(options, smoke)
     used = machine.gpus[:ranks]
-    telemetry = _telemetry(options, settings)
+    overrides = _overrides(record, settings, given, options, smoke)
+    steps = _steps(settings, overrides)
+    telemetry = options.telemetry or (_watchful(steps) if options.guard else 0)
     label = fidelity(
         Circumstances(
             cuda=cuda,
@@ -127,7 +129,6 @@ def make_plan(record: Record, options: Options, machine: Machine) -> Plan:
             smoke=smoke,
         )
     )
-    overrides = _overrides(record, settings, given, options, smoke)
     if not smoke and not altered:
         _check_memory(record, settings, used)
     return Plan(
@@ -141,7 +142,7 @@ def make_plan(record: Record, options: Options, machine: Machine) -> Plan:
         seed=options.seed,
         telemetry=telemetry,
         data_dir=data_dir,
-        steps=_steps(settings, overrides),
+        steps=steps,
         stall_timeout_s=options.stall_timeout,
         script_sha256=sha256,
         notes=tuple(notes),
@@ -185,7 +186,10 @@ def _overrides(record: Record, settings, given: dict, options: Options, smoke: b
             )
         return {}
     for name, value in overrides.items():
-        check(name, value, settings)
+        try:
+            check(name, value, settings)
+        except UserError as error:
+            raise UserError(f"{record.folder / FACTS}, [smoke]: {error}") from None
     if options.scale != 1.0:
         base = int(overrides.get("num_iterations") or settings["num_iterations"].default)
         if not 0 < options.scale <= 100:
@@ -194,9 +198,9 @@ def _overrides(record: Record, settings, given: dict, options: Options, smoke: b
     return overrides | given
 
 
-def _telemetry(options: Options, settings: dict | None) -> int:
-    """Steps between telemetry lines; --guard asks for them too, and sparsely, since they cost time."""
-    return options.telemetry or (100 if options.guard and settings else 0)
+def _watchful(steps: int | None) -> int:
+    """Steps between telemetry lines for --guard: ten times a run at least, and sparsely, since they cost time."""
+    return min(100, max(1, steps // 10)) if steps else 0
 
 
 def _steps(settings: dict[str, Setting] | None, overrides: dict) -> int | None:

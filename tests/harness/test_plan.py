@@ -81,7 +81,9 @@ def test_arguments(record, tmp_path):
 
 def test_the_guard_watches(record):
     assert plan(record).telemetry == 0
-    assert plan(record, guard=True).telemetry > 0
+    assert plan(record, guard=True).telemetry == 1
+    assert plan(record, H100, guard=True, scale=100.0).telemetry == 100
+    assert plan(record, H100, guard=True, telemetry=7).telemetry == 7
 
 
 @pytest.mark.parametrize(
@@ -111,6 +113,12 @@ def test_a_small_gpu_is_told_what_to_lower(record):
     ):
         plan(record, SMALL)
     assert plan(record, SMALL, assignments=("row_tokens=1024",)).label.name == "shortened"
+
+
+def test_a_smoke_setting_that_the_script_lacks_is_traced_to_its_file(record):
+    broken = dataclasses.replace(record, smoke={"model_dimension": 3})
+    with pytest.raises(UserError, match=r"record.toml, \[smoke\]: the script has no setting 'model_dimension'"):
+        plan(broken)
 
 
 def test_the_identity_of_a_plan(record):
