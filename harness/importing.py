@@ -113,7 +113,10 @@ def _import_one(found: Found, into: Path, origin: str, say: Callable[[str], None
 def _write_modules(found: Found, folder: Path, say: Callable[[str], None]) -> str:
     """Rebuild the source's files in `folder` and prove them; the SHA-256 of the script."""
     run = found.runs[0]
-    modules = read_modules(run.path)
+    try:
+        modules = read_modules(run.path)
+    except LogError as error:
+        raise UserError(str(error)) from None
     names = [SCRIPT, *place_all([part.name for part in modules[1:]], {SCRIPT, FACTS, LOGS})]
     for part, name in zip(modules, names, strict=True):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

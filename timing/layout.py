@@ -68,8 +68,7 @@ def find_layout(head: bytes, banners: list[Banner], start: int = 0) -> Layout:
     """Divide a log, of which `head` holds the beginning up to and with the line after the last of `banners`.
 
     `start` is the offset of the text behind a byte order mark. The source ends at the first banner that is not part
-    of a string of the source; where the quotes of the source do not close (it is cut, or not Python), at the first
-    banner that an environment follows.
+    of a string of the source and that an environment follows, or else at the first of either kind.
     """
     line = 1
     if banners and not head[start : banners[0].offset].strip():
@@ -111,15 +110,18 @@ def _unprinted(source: bytes) -> bytes:
 
 
 def _source_end(head: bytes, start: int, banners: list[Banner]) -> tuple[Banner, tuple[tuple[int, str], ...]]:
+    """The banner that ends the source, and what is odd about it."""
     inside = _strings(head, start, banners[-1].offset)
     free = [banner for banner in banners if not any(a <= banner.offset < b for a, b in inside)]
-    odd = ()
-    if not free:
-        free, odd = banners, ((banners[0].line, "the source does not end as Python does: a string is left open"),)
-    followed = [banner for banner in free if _ENVIRONMENT.match(head, _after(head, banner.offset))]
-    if followed and not _METRIC.search(head, free[0].offset, followed[0].offset):
-        return followed[0], odd
-    return free[0], odd
+    outside = set(free)
+    followed = [banner for banner in banners if _ENVIRONMENT.match(head, _after(head, banner.offset))]
+    best = next((banner for banner in followed if banner in outside), None)
+    if best is None and (followed or not free):
+        best = (followed or banners)[0]
+        return best, ((best.line, "the quotes of the source do not pair: it may be cut, or not be Python"),)
+    if best is None or _METRIC.search(head, free[0].offset, best.offset):
+        best = free[0]
+    return best, ()
 
 
 def _strings(text: bytes, start: int, end: int) -> list[tuple[int, int]]:

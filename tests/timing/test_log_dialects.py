@@ -129,7 +129,16 @@ def test_a_source_whose_quotes_do_not_close_ends_where_an_environment_follows(re
     run = read(pieces.log(source=source))
     assert run.source == source
     assert run.torch and run.complete
-    assert said(run, "a string is left open")
+    assert said(run, "quotes of the source do not pair")
+
+
+@pytest.mark.parametrize("later", ["", 'text """ in the loader\'s words\n' + "=" * 100 + "\n"])
+@pytest.mark.parametrize("source", ['import torch\n"""cut off\n', 'the end of a docstring\n"""\nimport torch\n'])
+def test_a_source_that_lost_a_quote_ends_where_it_ends(read, pieces, said, source, later):
+    run = read(pieces.log(source=source, metrics=later + pieces.metrics()))
+    assert run.source == source
+    assert run.torch and run.gpus == 8 and run.complete
+    assert said(run, "quotes of the source do not pair")
 
 
 @pytest.mark.parametrize("lead", ["", "Compiling model and warming up kernels\n", "=" * 100 + "\n"])
