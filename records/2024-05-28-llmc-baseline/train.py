@@ -223,12 +223,18 @@ class GPT(nn.Module):
                 layer.weight.normal_(std=s.init_std / math.sqrt(2 * s.num_layers))
         self.embedding.weight[s.vocab_size :].zero_()
 
-    def forward(self, tokens: Tensor, targets: Tensor):
-        """tokens and targets (rows, row_tokens) int64."""
+    def hidden(self, tokens: Tensor) -> tuple[Tensor, list]:
+        """The final stream (rows, row_tokens, model_dim), and the stream after each layer."""
         x = (self.embedding(tokens) + self.positions.weight).bfloat16()
+        stream = []
         for block in self.blocks:
             x = block(x)
-        logits = F.linear(self.norm(x), self.embedding.weight.bfloat16())
+            stream.append(x)
+        return self.norm(x), stream
+
+    def forward(self, tokens: Tensor, targets: Tensor):
+        """tokens and targets (rows, row_tokens) int64."""
+        logits = F.linear(self.hidden(tokens)[0], self.embedding.weight.bfloat16())
         logits = logits[..., : self.settings.vocab_size].float()
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
@@ -391,14 +397,8 @@ def telemetry(step: int, batch: tuple):
     grad_norm = norm(weight.grad for weight in weights)
     previous = [weight.clone() for weight in weights]
     yield
-    rms = []
-    hooks = [
-        block.register_forward_hook(lambda module, inputs, x: rms.append(f"{x.float().square().mean().sqrt():.3f}"))
-        for block in model.blocks
-    ]
-    model(*batch)
-    for hook in hooks:
-        hook.remove()
+    _, stream = model.hidden(batch[0])
+    rms = [f"{x.float().square().mean().sqrt():.3f}" for x in stream]
     log(
         f"telemetry step:{step} grad_norm:{grad_norm:.4e} weight_norm:{norm(weights):.4e} "
         f"update_norm:{norm(w - old for w, old in zip(weights, previous)):.4e} activation_rms:[{','.join(rms)}]"

@@ -100,7 +100,8 @@ class Settings:
     backout_layer: int = 8
     value_embedding_layers: tuple = ((1, 1), (2, 2), (9, 0), (10, 1), (11, 2))  # (layer, table)
     skip_pairs: tuple = ((6, 5), (7, 4), (8, 3), (9, 2), (10, 1))  # (to, from)
-    logit_cap: float = 30.0
+    logit_cap: float = 30.0  # cap * sigmoid(z / width)
+    logit_width: float = 7.5
     fp8: bool = True  # the head's matmuls in training; validation uses bf16
 
     # Attention windows, in blocks; a short layer sees half of a long one
@@ -178,7 +179,7 @@ FP8_GRADIENT_SCALE = 1 / 448
 
 
 class FP8HeadLoss(torch.autograd.Function):
-    """Summed cross entropy of softly capped logits, cap * sigmoid(z / (cap / 4)) with z = x @ weight.T, where both
+    """Summed cross entropy of softly capped logits, cap * sigmoid(z / width) with z = x @ weight.T, where both
     factors and the gradient of z are rounded to 8 bits.
 
     x (T, dim) bf16, weight (vocabulary, dim) bf16, targets (T,) int64; returns a scalar, fp32. Of the logits only z
@@ -186,39 +187,39 @@ class FP8HeadLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, weight, targets, cap):
+    def forward(ctx, x, weight, targets, cap, width):
         x_scale = math.sqrt(x.size(-1)) / 448
         x8 = (x.float() / x_scale).to(torch.float8_e4m3fn)
         weight8 = (weight.float() / FP8_WEIGHT_SCALE).to(torch.float8_e4m3fn)
         z = scaled_matmul(x8, weight8.T, x_scale * FP8_WEIGHT_SCALE, torch.bfloat16, True)
-        losses, log_sums = capped_cross_entropy(z, targets, cap)
+        losses, log_sums = capped_cross_entropy(z, targets, cap, width)
         ctx.save_for_backward(x8, weight8, z, targets, log_sums)
-        ctx.cap = cap
+        ctx.cap, ctx.width = cap, width
         return losses.sum()
 
     @staticmethod
     def backward(ctx, loss_gradient):
         x8, weight8, z, targets, log_sums = ctx.saved_tensors
         x_scale, scale = math.sqrt(x8.size(-1)) / 448, FP8_GRADIENT_SCALE
-        rows, columns = capped_cross_entropy_gradient(z, targets, log_sums, ctx.cap)
+        rows, columns = capped_cross_entropy_gradient(z, targets, log_sums, ctx.cap, ctx.width)
         x_gradient = scaled_matmul(rows, weight8.T.contiguous().T, scale * FP8_WEIGHT_SCALE, torch.bfloat16, False)
         # The transposed product, (dim, vocabulary), is the faster one for this shape.
         weight_gradient = scaled_matmul(x8.T.contiguous(), columns.T, x_scale * scale, torch.float32, False).T
-        return x_gradient * loss_gradient, (weight_gradient * loss_gradient).to(torch.bfloat16), None, None
+        return x_gradient * loss_gradient, (weight_gradient * loss_gradient).to(torch.bfloat16), None, None, None
 
 
-def capped_cross_entropy(z: Tensor, targets: Tensor, cap: float) -> tuple[Tensor, Tensor]:
+def capped_cross_entropy(z: Tensor, targets: Tensor, cap: float, width: float) -> tuple[Tensor, Tensor]:
     """Per token, from raw logits z (T, vocabulary) bf16: the loss and the logarithm of the softmax's sum, both fp32."""
     losses, log_sums = torch.empty(2, z.size(0), device=z.device).unbind()
     if z.is_cuda:
-        cross_entropy_kernel[(z.size(0),)](z, targets, losses, log_sums, z.size(1), cap, BLOCK=4096, num_warps=8)
+        cross_entropy_kernel[(z.size(0),)](z, targets, losses, log_sums, z.size(1), cap, width, BLOCK=4096, num_warps=8)
         return losses, log_sums
-    logits = cap * torch.sigmoid(z.float() / (cap / 4))
+    logits = cap * torch.sigmoid(z.float() / width)
     log_sums.copy_(logits.logsumexp(dim=-1))
     return losses.copy_(log_sums - logits.gather(1, targets[:, None])[:, 0]), log_sums
 
 
-def capped_cross_entropy_gradient(z: Tensor, targets: Tensor, log_sums: Tensor, cap: float) -> tuple[Tensor, Tensor]:
+def capped_cross_entropy_gradient(z, targets, log_sums, cap: float, width: float) -> tuple[Tensor, Tensor]:
     """The gradient of the summed loss by z, over FP8_GRADIENT_SCALE, as e5m2: (T, vocabulary) and its transpose, both
     contiguous, since the head's two matmuls read it in either direction."""
     tokens, vocabulary = z.shape
@@ -227,13 +228,24 @@ def capped_cross_entropy_gradient(z: Tensor, targets: Tensor, log_sums: Tensor, 
     if z.is_cuda:
         grid = (triton.cdiv(vocabulary, 128), triton.cdiv(tokens, 64))
         cross_entropy_gradient_kernel[grid](
-            z, targets, log_sums, rows, columns, tokens, vocabulary, cap, FP8_GRADIENT_SCALE, ROWS=64, COLUMNS=128
+            z,
+            targets,
+            log_sums,
+            rows,
+            columns,
+            tokens,
+            vocabulary,
+            cap,
+            width,
+            FP8_GRADIENT_SCALE,
+            ROWS=64,
+            COLUMNS=128,
         )
         return rows, columns
-    gate = torch.sigmoid(z.float() / (cap / 4))
+    gate = torch.sigmoid(z.float() / width)
     error = torch.exp(cap * gate - log_sums[:, None])
     error[torch.arange(tokens), targets] -= 1
-    rows.copy_((error * 4 * gate * (1 - gate) / FP8_GRADIENT_SCALE).to(torch.float8_e5m2))
+    rows.copy_((error * cap / width * gate * (1 - gate) / FP8_GRADIENT_SCALE).to(torch.float8_e5m2))
     return rows, columns.copy_(rows.T)
 
 
@@ -244,7 +256,9 @@ if triton is not None:
     ]
 
     @triton.jit
-    def cross_entropy_kernel(z_pointer, target_pointer, loss_pointer, sum_pointer, size, cap, BLOCK: tl.constexpr):
+    def cross_entropy_kernel(
+        z_pointer, target_pointer, loss_pointer, sum_pointer, size, cap, width, BLOCK: tl.constexpr
+    ):
         """One row of `capped_cross_entropy`. The cap bounds every logit, so the sum needs no running maximum."""
         row = tl.program_id(0).to(tl.int64)
         z_pointer += row * size
@@ -252,15 +266,15 @@ if triton is not None:
         for start in range(0, size, BLOCK):
             column = start + tl.arange(0, BLOCK)
             z = tl.load(z_pointer + column, mask=column < size, other=-float("inf")).to(tl.float32)
-            total += tl.where(column < size, tl.exp(cap * tl.sigmoid(z / (cap / 4)) - cap), 0.0)
+            total += tl.where(column < size, tl.exp(cap * tl.sigmoid(z / width) - cap), 0.0)
         log_sum = cap + tl.log(tl.sum(total))
         z = tl.load(z_pointer + tl.load(target_pointer + row)).to(tl.float32)
-        tl.store(loss_pointer + row, log_sum - cap * tl.sigmoid(z / (cap / 4)))
+        tl.store(loss_pointer + row, log_sum - cap * tl.sigmoid(z / width))
         tl.store(sum_pointer + row, log_sum)
 
     @triton.jit
     def cross_entropy_gradient_kernel(
-        z_pointer, target_pointer, log_sum_pointer, row_pointer, column_pointer, tokens, vocabulary, cap, scale,
+        z_pointer, target_pointer, log_sum_pointer, row_pointer, column_pointer, tokens, vocabulary, cap, width, scale,
         ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     ):  # fmt: skip
         """One tile of `capped_cross_entropy_gradient`, stored as it is and transposed."""
@@ -270,10 +284,10 @@ if triton is not None:
         place = row[:, None] * vocabulary + column[None, :]
         target = tl.load(target_pointer + row, mask=row < tokens, other=0)
         log_sum = tl.load(log_sum_pointer + row, mask=row < tokens, other=0.0)
-        gate = tl.sigmoid(tl.load(z_pointer + place, mask=mask, other=0.0).to(tl.float32) / (cap / 4))
+        gate = tl.sigmoid(tl.load(z_pointer + place, mask=mask, other=0.0).to(tl.float32) / width)
         error = tl.exp(cap * gate - log_sum[:, None])
         error = tl.where(target[:, None] == column[None, :], error - 1, error)
-        gradient = (error * 4 * gate * (1 - gate) / scale).to(tl.float8e5)
+        gradient = (error * cap / width * gate * (1 - gate) / scale).to(tl.float8e5)
         tl.store(row_pointer + place, gradient, mask=mask)
         tl.store(column_pointer + column[:, None] * tokens + row[None, :], gradient.T, mask=mask.T)
 
@@ -704,14 +718,14 @@ class GPT(nn.Module):
 
     def loss(self, x: Tensor, targets: Tensor) -> Tensor:
         """Cross entropy of logits softly capped to 0..logit_cap: the sum in training, the mean in validation."""
-        cap = self.settings.logit_cap
+        cap, width = self.settings.logit_cap, self.settings.logit_width
         if self.training and self.fp8:
-            return FP8HeadLoss.apply(x, self.lm_head, targets, cap)
-        logits = cap * torch.sigmoid(F.linear(x, self.lm_head).float() / (cap / 4))
+            return FP8HeadLoss.apply(x, self.lm_head, targets, cap, width)
+        logits = cap * torch.sigmoid(F.linear(x, self.lm_head).float() / width)
         return F.cross_entropy(logits, targets, reduction="sum" if self.training else "mean")
 
-    def forward(self, tokens: Tensor, targets: Tensor, document_ends: Tensor, longest: int, windows: tuple[int, int]):
-        """tokens (T,) int32, targets (T,) int64, document_ends int32; windows: (long, short) in blocks."""
+    def hidden(self, tokens, document_ends, longest: int, windows: tuple[int, int]) -> tuple[Tensor, dict]:
+        """The final stream (T, model_dim), and the stream after each layer."""
         s, n = self.settings, self.settings.num_layers
         skip_gates = torch.sigmoid(self.scalars[:n])
         stream_mix = self.scalars[n : 3 * n].view(n, 2)
@@ -730,7 +744,11 @@ class GPT(nn.Module):
             inputs = (value_embeddings.get(layer), value_mix[layer], self.rotary, document_ends, longest, window)
             x = self.blocks[str(layer)](x, embedding, stream_mix[layer], *inputs)
             stream[layer] = x
-        return self.loss(rms_norm(x - backout * stream[s.backout_layer]), targets)
+        return rms_norm(x - backout * stream[s.backout_layer]), stream
+
+    def forward(self, tokens: Tensor, targets: Tensor, document_ends: Tensor, longest: int, windows: tuple[int, int]):
+        """tokens (T,) int32, targets (T,) int64, document_ends int32; windows: (long, short) in blocks."""
+        return self.loss(self.hidden(tokens, document_ends, longest, windows)[0], targets)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -967,16 +985,9 @@ def telemetry(step: int, row: tuple, window: int):
         dist.all_reduce(gradient)
     previous = [weight.clone() for weight in weights]
     yield
-    rms = []
-    hooks = [
-        block.register_forward_hook(lambda module, inputs, x: rms.append(f"{x.float().square().mean().sqrt():.3f}"))
-        for block in model.blocks.values()
-    ]
-    model.eval()
-    model(*row, (window, window // 2))
-    model.train()
-    for hook in hooks:
-        hook.remove()
+    tokens, _, document_ends, longest = row
+    _, stream = model.hidden(tokens, document_ends, longest, (window, window // 2))
+    rms = [f"{x.float().square().mean().sqrt():.3f}" for x in stream.values()]
     log(
         f"telemetry step:{step} grad_norm:{norm(gradients) / settings.rows_per_step:.4e} "
         f"weight_norm:{norm(weights):.4e} update_norm:{norm(w - old for w, old in zip(weights, previous)):.4e} "
