@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.errors import UserError
 
 CLASS = "Settings"
+OWN_OPTIONS = {"data_dir": "data-dir", "log_file": "runs-dir", "seed": "seed", "telemetry_every": "telemetry"}
 TYPES = {"int": int, "float": float, "tuple": ast.literal_eval}
 
 
@@ -76,6 +77,8 @@ def parse_assignments(assignments: tuple[str, ...], settings: dict[str, Setting]
         name = name.strip().replace("-", "_")
         if not equals or not name:
             raise UserError(f"--set {assignment!r}: write it as name=value")
+        if name in OWN_OPTIONS:
+            raise UserError(f"--set {assignment!r}: use --{OWN_OPTIONS[name]}")
         if settings is not None:
             check(name, value.strip(), settings)
         overrides[name] = value.strip()

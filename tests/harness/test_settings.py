@@ -19,7 +19,7 @@ class Settings:
     fp8: bool = True
     windows: tuple = (3, 7)
     computed: int = len("abc")
-    bare: int
+    bare: str
 '''
 
 
@@ -44,8 +44,8 @@ def test_defaults_are_read_from_the_source(settings):
 
 
 def test_assignments(settings):
-    given = parse_assignments(("num-iterations=5", "fp8=false", "windows=(1, 2)", "data_dir=a=b"), settings)
-    assert given == {"num_iterations": "5", "fp8": "false", "windows": "(1, 2)", "data_dir": "a=b"}
+    given = parse_assignments(("num-iterations=5", "fp8=false", "windows=(1, 2)", "bare=a=b"), settings)
+    assert given == {"num_iterations": "5", "fp8": "false", "windows": "(1, 2)", "bare": "a=b"}
     assert parse_assignments(("anything=1",), None) == {"anything": "1"}
 
 
@@ -55,6 +55,7 @@ def test_assignments(settings):
         ("num_iteration=5", "no setting 'num_iteration'; did you mean num_iterations?"),
         ("zzz=5", "no setting 'zzz'; there are data_dir"),
         ("num_iterations", "write it as name=value"),
+        ("data_dir=books", "use --data-dir"),
         ("=3", "write it as name=value"),
         ("num_iterations=many", "num_iterations is of type int: 'many' is not"),
         ("fp8=maybe", "fp8 is true or false"),
