@@ -203,7 +203,7 @@ def import_(path, into):
 @main.command()
 @click.argument("names", nargs=-1, metavar="[progress|attribution|curves|machine|significance]...")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: reports/out in the repository.")
-@click.option("--record", "records", multiple=True, metavar="NUMBER", help="A record for the loss curves; repeatable.")
+@click.option("--record", "records", multiple=True, metavar="RECORD", help="A record for the loss curves; repeatable.")
 @click.option("--runs-dir", type=click.Path(path_type=Path), default="runs", show_default=True, help="Our own replays.")
 @click.option("--write", is_flag=True, help="Also renew the committed figures in reports/figures/.")
 def chart(**options):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as distributions
 
+from harness.archive import resolve
 from harness.errors import UserError
 from harness.published import arms, history, published_curves
 from harness.replayed import Replays, read_replays
@@ -125,16 +126,15 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def curves(names: tuple[str, ...] = (), replays: Replays | None = None, root: Path | str | None = None) -> pd.DataFrame:
-    """Validation curves of the records `names` (numbers; default: the landmarks and the last) and of our runs of them.
+    """Validation curves of the records `names` (default: the landmarks and the last) and of our runs of them.
 
-    Columns as `reports.curves.draw` asks. Raises UserError for a record without a published curve or a run.
+    A name is whatever `harness.archive.resolve` takes, or the number of a record without a script here. Columns as `reports.curves.draw` asks. Raises UserError for a record without a published curve or a run.
     """
     table, public = history(root).set_index("number"), published_curves(root)
     wanted = names or tuple(n for n in (*LANDMARKS, table.index[-1]) if n in set(public.number))
     series = []
-    for number in wanted:
-        if number not in table.index:
-            raise UserError(f"no record {number!r}; `harness leaderboard` lists all numbers")
+    for name in wanted:
+        number = name if name in table.index else resolve(name, root).number
         tokens = table.tokens_per_step[number]
         words = f"{number}: {table.landmark[number] or table.title[number]}"
         found = public[public.number == number]
@@ -143,9 +143,9 @@ def curves(names: tuple[str, ...] = (), replays: Replays | None = None, root: Pa
         for run in _told(replays, number, bool(names)).itertuples():
             rows = replays.curves[replays.curves.run_id == run.run_id]
             label = "" if run.fidelity == "official" else run.fidelity
-            name = f"{number} on {run.machine.replace('NVIDIA ', '')}"
+            where = f"{number} on {run.machine.replace('NVIDIA ', '')}"
             read = rows.step * tokens
-            series.append(rows.assign(series=run.run_id, name=name, mark=number, fidelity=label, tokens=read))
+            series.append(rows.assign(series=run.run_id, name=where, mark=number, fidelity=label, tokens=read))
         if not sum(map(len, series[-1:])) and names:
             raise UserError(f"record {number} has no published validation curve and no replay here")
     return pd.concat(series, ignore_index=True)

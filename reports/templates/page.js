@@ -85,8 +85,8 @@
   const AXES = { step: "steps", seconds: "seconds", tokens: "tokens" };
   const value = {
     step: (point) => point[0],
-    seconds: (point, one) => point[2] * one.share, // on fewer than eight GPUs: projected to eight
-    tokens: (point, one) => point[0] * one.tokens,
+    seconds: (point, one) => (point[2] === null ? NaN : point[2] * one.share), // fewer GPUs: projected to eight
+    tokens: (point, one) => (one.tokens === null ? NaN : point[0] * one.tokens),
   };
 
   const seriesOf = (number) => {
@@ -108,9 +108,9 @@
   const drawOne = (series, axis) => {
     const lines = series
       .map((one, index) => ({
-        name: axis === "seconds" && one.share !== 1 ? `${one.name} × ${one.share}` : one.name,
+        name: axis === "seconds" && one.share !== 1 ? `${one.name} × ${8 * one.share}/8` : one.name,
         index: index % 4,
-        xy: one.points.map((point) => [value[axis](point, one), point[1]]).filter(([x, y]) => x > 0 && Number.isFinite(y)),
+        xy: one.points.map((point) => [value[axis](point, one), point[1]]).filter(([x, y]) => x >= 0 && Number.isFinite(y)),
       }))
       .filter((line) => line.xy.length > 1);
     if (!lines.length) return null;
@@ -118,8 +118,10 @@
     const [width, height, left, top, bottom] = [480, 270, 40, 12, 40];
     const ends = lines.map((line) => line.xy[line.xy.length - 1]);
     const lowest = Math.min(...lines.flatMap((line) => line.xy.map(([, y]) => y)));
-    const low = (lowest < 6 ? Math.min(data.target, lowest) : lowest) - 0.05; // a toy far above leaves the target out
-    const high = Math.min(Math.max(...lines.map((line) => line.xy[0][1])), Math.max(...ends.map(([, y]) => y)) + 1.3);
+    const low = (toy ? lowest : Math.min(data.target, lowest)) - 0.05;
+    const first = Math.max(...lines.map((line) => line.xy[0][1]));
+    const toy = series.every((one) => one.fidelity === "smoke");
+    const high = toy ? first : Math.min(first, Math.max(...ends.map(([, y]) => y)) + 1.3);
     const most = Math.max(...ends.map(([x]) => x));
     const x = (v) => left + (v / most) * (width - left - right);
     const y = (v) => top + ((high - Math.min(v, high)) / (high - low)) * (height - top - bottom);
@@ -138,10 +140,11 @@
     lines.forEach((line, index) => {
       const points = line.xy.filter(([, loss]) => loss <= high).map(([a, b]) => `${x(a).toFixed(1)},${y(b).toFixed(1)}`);
       svg.append(make("polyline", { class: `line s${line.index}`, points: points.join(" ") }));
-      let at = y(ends[index][1]) + 4;
-      while (used.some(([a, b]) => Math.abs(a - at) < 13 && Math.abs(b - x(ends[index][0])) < right)) at -= 13;
-      used.push([at, x(ends[index][0])]);
-      svg.append(make("text", { class: "name", x: x(ends[index][0]) + 5, y: at }, line.name));
+      const [across, level] = [x(ends[index][0]), y(ends[index][1]) + 4];
+      const free = (at) => used.every(([a, b]) => Math.abs(a - at) >= 13 || Math.abs(b - across) >= right);
+      const at = [0, 13, -13, 26, -26, 39, -39].map((shift) => level + shift).find(free) ?? level - 52;
+      used.push([at, across]);
+      svg.append(make("text", { class: "name", x: across + 5, y: at }, line.name));
     });
     return svg;
   };

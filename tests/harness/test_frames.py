@@ -104,6 +104,11 @@ def test_curves_carry_tokens_seconds_and_fidelity():
     assert "r2" not in last.index, "a toy's loss has another scale"
 
 
+def test_records_answer_to_all_their_names():
+    for name in ("40", "2025-10-04", "2025-10-15", "2025-10-04-backout", "backout"):
+        assert set(frames.curves((name,)).series) == {"40"}, name
+
+
 def test_without_names_no_toy_is_among_the_curves():
     curves = frames.curves((), own_runs({"fidelity": "smoke"}, {"fidelity": "shortened", "complete": True}))
     assert not set(curves.series) & {"r0", "r1"}

@@ -110,13 +110,20 @@ def test_opens_a_record_from_the_table_the_curve_and_the_address(open_page):
     page = open_page()
     page.click("#board a[href='#record-40']")
     assert page.is_visible("#record-40 .facts")
-    assert page.locator("#record-40 .curves svg").count() == 2
+    assert page.locator("#record-40 .curves svg").count() == 3, "by steps, by seconds, and the toys apart"
     assert page.locator("#record-40 .curves .line").count() >= 4
     assert "stand-in" in page.inner_text("#record-40 .curves")
     assert "a = 2" in page.inner_text("#record-40 .diff ins >> nth=0")
     page.locator("#progress svg.wide [data-record='12']").first.click()
     assert page.is_visible("#record-12 .facts")
     assert open_page("#record-05").is_visible("#record-05 .facts")
+
+
+def test_a_replay_on_one_gpu_is_projected_on_the_axis_of_seconds_and_says_so(open_page):
+    page = open_page("#record-40")
+    by_steps, by_seconds, toys = (page.locator("#record-40 .curves svg").nth(i).text_content() for i in range(3))
+    assert "40 stand-in × 1/8" in by_seconds and "×" not in by_steps
+    assert "40 smoke" in toys and "40 smoke" not in by_steps + by_seconds
 
 
 def test_pointing_at_a_dot_tells_its_record(open_page):
@@ -132,7 +139,7 @@ def test_compares_two(open_page):
     page.select_option("#compare-b", "40")
     said = page.inner_text("#compare-result")
     assert "40 is 1.258× faster than 24 by the listed times: 0.760× from fewer steps, 1.656× from faster ones." in said
-    assert page.locator("#compare-result svg").count() == 3
+    assert page.locator("#compare-result svg").count() == 4
     assert page.locator("#compare-result svg >> nth=0").get_by_text("24", exact=True).count() == 1
     page.select_option("#compare-b", "66")
     assert "66 is 1.860× faster" in page.inner_text("#compare-result")
