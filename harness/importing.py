@@ -32,7 +32,7 @@ class Found:
     """The logs of one source, no two alike. Where the source is left out of them, those of one number of steps."""
 
     digest: str  # SHA-256 of the source block
-    steps: int | None  # planned, where the source is left out; else None
+    steps: int | None  # planned, where the source is left out and tells nothing; else None
     runs: list[Run]
 
     @property
@@ -56,16 +56,9 @@ def import_logs(path: Path, into: Path, say: Callable[[str], None]) -> list[Path
     """
     if not path.exists():
         raise UserError(f"{printable(str(path), 300)}: no such file or folder of logs")
-    groups: dict[tuple[str, int | None], list[Run]] = {}
-    for run in _distinct(read_logs([path]), say):
-        if run.source_sha256 is None:
-            say(f"left out: {_shown(run)}: no source stands in it, so there is nothing to rebuild")
-        else:
-            steps = run.planned_steps if _left_out(run) else None
-            groups.setdefault((run.source_sha256, steps), []).append(run)
-    if not groups:
+    found = sorted(_by_source(_distinct(read_logs([path]), say), say), key=lambda each: (each.date, each.name))
+    if not found:
         raise UserError(f"{printable(str(path), 300)}: no log with a source in it; nothing is imported")
-    found = sorted((Found(*key, runs) for key, runs in groups.items()), key=lambda each: (each.date, each.name))
     try:
         into.mkdir(parents=True, exist_ok=True)
         return [_import_one(each, into, printable(str(path), 200), say) for each in found]
@@ -84,6 +77,24 @@ def _distinct(results: list[Run | LogError], say: Callable[[str], None]) -> list
         else:
             kept[result.digest] = result
     return list(kept.values())
+
+
+def _by_source(runs: list[Run], say: Callable[[str], None]) -> list[Found]:
+    """The runs that have a source, by it; those in which it is left out also by their planned steps."""
+    sources: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.source_sha256 is None:
+            say(f"left out: {_shown(run)}: no source stands in it, so there is nothing to rebuild")
+        else:
+            sources.setdefault(run.source_sha256, []).append(run)
+    found = []
+    for digest, group in sources.items():
+        if _left_out(group[0]):
+            plans = dict.fromkeys(run.planned_steps or 0 for run in group)
+            found += [Found(digest, n, [run for run in group if (run.planned_steps or 0) == n]) for n in plans]
+        else:
+            found.append(Found(digest, None, group))
+    return found
 
 
 def _import_one(found: Found, into: Path, origin: str, say: Callable[[str], None]) -> Path:

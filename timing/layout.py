@@ -28,7 +28,9 @@ _QUOTED = re.compile(
 )
 _ENVIRONMENT = re.compile(rb"\s*(?:Running |nvidia-smi|NVIDIA-SMI|Using |world_size|Python |Py[Tt]orch |\+-{20})")
 _METRIC = re.compile(rb"^(?:step:\d+/\d+ |s:\d+ t(?:el|rl):)", re.MULTILINE)
-_PYTHON = re.compile(rb"^(?:import|from|def|class|async|if|try|with|@|#!|\"\"\"|''')", re.MULTILINE)
+_PYTHON = re.compile(
+    rb"^(?:import [\w.]|from [\w.]+ import |(?:async )?def \w|class \w|if __name__|@\w|#!|\"\"\"|''')", re.MULTILINE
+)
 _HELPER = re.compile(rb"\r?\n?\r?\n?^-{40}\r?\n# ([^\r\n]{1,300}\.py)\r?\n-{40}(?:\r?\n(?:\r?\n)?|\Z)", re.MULTILINE)
 
 

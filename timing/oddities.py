@@ -7,6 +7,7 @@ from timing.scan import KEPT, Oddities, Scan
 from timing.text import printable
 
 _TOLD = 20  # notes of one kind before the rest is only counted
+_KINDS = {"val": "validation", "train": "training"}
 _MIXED = 3  # backward steps or repeats from which on several runs' lines count as mixed
 
 
@@ -83,14 +84,11 @@ def _order(odd: Oddities, begin: int, first: dict[str, tuple[int, int]]) -> tupl
         where = ", ".join(map(str, fresh[:_TOLD])) + (", ..." if len(fresh) > _TOLD else "")
         count = _counted(len(fresh) + 1, "")
         notes.append(Note(fresh[0], f"{count} runs one after another: the steps start again at line {where}"))
-    notes += [Note(line, f"step {step} of a {_KINDS[kind]} stands twice") for line, kind, step in repeats]
+    notes += [Note(line, f"step {step} of a {_KINDS[kind]} line stands twice") for line, kind, step in repeats]
     if odd.single_steps > 10 * len(odd.gaps):
         skipped = [(line, f"step {step} follows step {before}") for line, before, step in odd.gaps]
         notes += _listed(skipped, first.get("train", (0, 0))[0], "{}: steps are missing")
     return notes, [line for line, _, _ in back]
-
-
-_KINDS = {"val": "validation", "train": "training line"}
 
 
 def _plans(odd: Oddities, begin: int) -> list[Note]:
@@ -110,8 +108,7 @@ def _losses(odd: Oddities, begin: int) -> list[Note]:
     bad = [entry for entry in odd.not_finite if entry[0] >= begin]
     if not bad:
         return []
-    kinds = {"val": "validation", "train": "training"}
-    return [Note(bad[0][0], f"a {kinds[bad[0][1]]} loss is nan or infinite; {_counted(len(bad))} in all")]
+    return [Note(bad[0][0], f"a {_KINDS[bad[0][1]]} loss is nan or infinite; {_counted(len(bad))} in all")]
 
 
 def _listed(entries: list[tuple[int, str]], begin: int, form: str) -> list[Note]:

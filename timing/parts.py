@@ -7,6 +7,7 @@ from timing.environment import Environment, read_environment
 from timing.layout import Banner, Layout, Part, find_layout, first_metric, split_helpers
 from timing.run import Note
 from timing.scan import Scan
+from timing.text import printable
 
 _LONGEST_SOURCE = 8 << 20
 _LONGEST_ENVIRONMENT = 256 << 10
@@ -33,7 +34,7 @@ def read_modules(path) -> tuple[Part, ...]:
     Raises LogError as `read_log` does.
     """
     with open_log(path) as file:
-        scan = Scan(file, str(path))
+        scan = Scan(file, printable(str(path), 300))
         return read_parts(file, scan).modules
 
 

@@ -141,7 +141,9 @@ def test_a_source_that_lost_a_quote_ends_where_it_ends(read, pieces, said, sourc
     assert said(run, "quotes of the source do not pair")
 
 
-@pytest.mark.parametrize("lead", ["", "Compiling model and warming up kernels\n", "=" * 100 + "\n"])
+@pytest.mark.parametrize(
+    "lead", ["", "Compiling model and warming up kernels\n", "from here on\nwith care\n", "=" * 100 + "\n"]
+)
 def test_a_log_without_a_source(read, pieces, said, lead):
     run = read(lead + pieces.environment(gpus=4) + pieces.banner + pieces.metrics())
     assert (run.source, run.source_line, run.helpers, run.source_sha256) == (None, None, {}, None)
