@@ -128,7 +128,8 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
 def curves(names: tuple[str, ...] = (), replays: Replays | None = None, root: Path | str | None = None) -> pd.DataFrame:
     """Validation curves of the records `names` (default: the landmarks and the last) and of our runs of them.
 
-    A name is whatever `harness.archive.resolve` takes, or the number of a record without a script here. Columns as `reports.curves.draw` asks. Raises UserError for a record without a published curve or a run.
+    A name is whatever `harness.archive.resolve` takes, or the number of a record without a script here. Columns as
+    `reports.curves.draw` asks. Raises UserError for a record without a published curve or a run.
     """
     table, public = history(root).set_index("number"), published_curves(root)
     wanted = names or tuple(n for n in (*LANDMARKS, table.index[-1]) if n in set(public.number))
