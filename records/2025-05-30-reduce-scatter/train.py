@@ -215,19 +215,9 @@ def capped_cross_entropy_gradient(z, targets, log_sums, cap: float, width: float
     if z.is_cuda:
         grid = (triton.cdiv(vocabulary, 128), triton.cdiv(tokens, 64))
         cross_entropy_gradient_kernel[grid](
-            z,
-            targets,
-            log_sums,
-            rows,
-            columns,
-            tokens,
-            vocabulary,
-            cap,
-            width,
-            FP8_GRADIENT_SCALE,
-            ROWS=64,
-            COLUMNS=128,
-        )
+            z, targets, log_sums, rows, columns, tokens, vocabulary,
+            cap, width, FP8_GRADIENT_SCALE, ROWS=64, COLUMNS=128, num_warps=8,
+        )  # fmt: skip
         return rows, columns
     gate = torch.sigmoid(z.float() / width)
     error = torch.exp(cap * gate - log_sums[:, None])
@@ -240,8 +230,9 @@ if triton is not None:
 
     @triton.jit
     def cross_entropy_kernel(
-        z_pointer, target_pointer, loss_pointer, sum_pointer, size, cap, width, BLOCK: tl.constexpr
-    ):
+        z_pointer, target_pointer, loss_pointer, sum_pointer, size,
+        cap: tl.constexpr, width: tl.constexpr, BLOCK: tl.constexpr,
+    ):  # fmt: skip
         """One row of `capped_cross_entropy`. The cap bounds every logit, so the sum needs no running maximum."""
         row = tl.program_id(0).to(tl.int64)
         z_pointer += row * size
@@ -257,8 +248,8 @@ if triton is not None:
 
     @triton.jit
     def cross_entropy_gradient_kernel(
-        z_pointer, target_pointer, log_sum_pointer, row_pointer, column_pointer, tokens, vocabulary, cap, width, scale,
-        ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+        z_pointer, target_pointer, log_sum_pointer, row_pointer, column_pointer, tokens, vocabulary,
+        cap: tl.constexpr, width: tl.constexpr, scale: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     ):  # fmt: skip
         """One tile of `capped_cross_entropy_gradient`, stored as it is and transposed."""
         row = (tl.program_id(1) * ROWS + tl.arange(0, ROWS)).to(tl.int64)

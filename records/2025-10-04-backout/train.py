@@ -228,19 +228,9 @@ def capped_cross_entropy_gradient(z, targets, log_sums, cap: float, width: float
     if z.is_cuda:
         grid = (triton.cdiv(vocabulary, 128), triton.cdiv(tokens, 64))
         cross_entropy_gradient_kernel[grid](
-            z,
-            targets,
-            log_sums,
-            rows,
-            columns,
-            tokens,
-            vocabulary,
-            cap,
-            width,
-            FP8_GRADIENT_SCALE,
-            ROWS=64,
-            COLUMNS=128,
-        )
+            z, targets, log_sums, rows, columns, tokens, vocabulary,
+            cap, width, FP8_GRADIENT_SCALE, ROWS=64, COLUMNS=128, num_warps=8,
+        )  # fmt: skip
         return rows, columns
     gate = torch.sigmoid(z.float() / width)
     error = torch.exp(cap * gate - log_sums[:, None])
@@ -257,8 +247,9 @@ if triton is not None:
 
     @triton.jit
     def cross_entropy_kernel(
-        z_pointer, target_pointer, loss_pointer, sum_pointer, size, cap, width, BLOCK: tl.constexpr
-    ):
+        z_pointer, target_pointer, loss_pointer, sum_pointer, size,
+        cap: tl.constexpr, width: tl.constexpr, BLOCK: tl.constexpr,
+    ):  # fmt: skip
         """One row of `capped_cross_entropy`. The cap bounds every logit, so the sum needs no running maximum."""
         row = tl.program_id(0).to(tl.int64)
         z_pointer += row * size
@@ -274,8 +265,8 @@ if triton is not None:
 
     @triton.jit
     def cross_entropy_gradient_kernel(
-        z_pointer, target_pointer, log_sum_pointer, row_pointer, column_pointer, tokens, vocabulary, cap, width, scale,
-        ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+        z_pointer, target_pointer, log_sum_pointer, row_pointer, column_pointer, tokens, vocabulary,
+        cap: tl.constexpr, width: tl.constexpr, scale: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     ):  # fmt: skip
         """One tile of `capped_cross_entropy_gradient`, stored as it is and transposed."""
         row = (tl.program_id(1) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
@@ -294,8 +285,8 @@ if triton is not None:
     @triton.autotune(configs=TILES, key=["size", "depth"])
     @triton.jit
     def symmetric_matmul_kernel(
-        x_pointer, out_pointer, size, depth, alpha, beta,
-        ADD: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, GROUP: tl.constexpr,
+        x_pointer, out_pointer, size, depth, alpha: tl.constexpr, beta: tl.constexpr,
+        ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, GROUP: tl.constexpr,
     ):  # fmt: skip
         """One tile of alpha * x @ x.T + beta * x, x (batch, size, depth) contiguous. Only tiles that touch the lower
         triangle are computed; each is stored twice, in place and mirrored, which halves the arithmetic."""
@@ -328,7 +319,7 @@ if triton is not None:
             total = tl.dot(left, right.T, total)
         total *= alpha
         mask = (rows < size)[:, None] & (columns < size)[None, :]
-        if ADD:
+        if beta != 0:
             same = tl.load(x_pointer + rows[:, None] * depth + columns[None, :], mask=mask, other=0.0)
             total += beta * same.to(tl.float32)
         result = total.to(out_pointer.dtype.element_ty)
@@ -347,7 +338,7 @@ def symmetric_matmul(x: Tensor, out: Tensor, alpha: float = 1.0, beta: float = 0
     def grid(tile):
         return (batch * triton.cdiv(size, tile["ROWS"]) * triton.cdiv(size, tile["COLUMNS"]),)
 
-    symmetric_matmul_kernel[grid](x, out, size, depth, alpha, beta, ADD=beta != 0, GROUP=8)
+    symmetric_matmul_kernel[grid](x, out, size, depth, alpha, beta, GROUP=8)
     return out
 
 

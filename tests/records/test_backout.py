@@ -78,7 +78,7 @@ def head_inputs(device):
 def test_fp8_head_loss_is_the_loss_of_the_casts(record, device):
     """Loss and both gradients against the same casts, multiplied and differentiated in plain PyTorch."""
     x, weight, targets = head_inputs(device)
-    loss = record.fast(lambda *inputs: record.FP8HeadLoss.apply(*inputs, 30.0))(x, weight, targets)
+    loss = record.fast(lambda *inputs: record.FP8HeadLoss.apply(*inputs, 30.0, 7.5))(x, weight, targets)
     (0.5 * loss).backward()
 
     def cast(tensor, scale, dtype):
@@ -97,7 +97,7 @@ def test_fp8_head_loss_is_the_loss_of_the_casts(record, device):
 
 def test_fp8_head_loss_is_near_the_unrounded_loss(record, device):
     x, weight, targets = head_inputs(device)
-    loss = record.FP8HeadLoss.apply(x, weight, targets, 30.0)
+    loss = record.FP8HeadLoss.apply(x, weight, targets, 30.0, 7.5)
     logits = 30 * torch.sigmoid(x.float() @ weight.float().T / 7.5)
     exact = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
     assert 0 < abs(loss.item() / exact.item() - 1) < 2e-3
