@@ -1,12 +1,16 @@
 """The commands chart, leaderboard and report, from the outside."""
 
 import json
+import re
+import shutil
 
 import pytest
 from click.testing import CliRunner
 
+from harness.archive import ROOT
 from harness.cli import main
-from harness.report import claim
+from harness.report import claim, page
+from reports import leaderboard, site
 
 
 def call(*arguments):
@@ -56,6 +60,20 @@ def test_report_writes_one_file(tmp_path):
     ended = call("report", "--out", tmp_path, "--runs-dir", tmp_path / "none")
     assert ended.exit_code == 0, ended.output
     assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+
+
+def test_a_draft_without_figures_breaks_nothing(tmp_path):
+    for name in ("leaderboard.csv", "runs.csv", "curves.csv"):
+        shutil.copy(ROOT / name, tmp_path)
+    folder = tmp_path / "2026-11-23-mine"
+    folder.mkdir()
+    (folder / "train.py").write_text("x = 1\n")
+    facts = (ROOT / "2025-10-04-backout" / "record.toml").read_text().replace('"40"', '"90"', 1)
+    (folder / "record.toml").write_text(re.sub(r"(?s)\[listed\].*?\[rules\]", "[listed]\n[rules]", facts))
+    drawn = page(tmp_path / "none", tmp_path)
+    assert drawn.table.number.iloc[-1] == "90"
+    assert "record-90" in site.render(drawn)
+    assert "| [90](records/2026-11-23-mine) |" in leaderboard.to_markdown(drawn.table)
 
 
 def test_the_claim_is_the_opening_docstring_and_running_is_not_needed():
