@@ -117,10 +117,10 @@
     const right = 14 + 7.5 * Math.max(...lines.map((line) => line.name.length));
     const [width, height, left, top, bottom] = [480, 270, 40, 12, 40];
     const ends = lines.map((line) => line.xy[line.xy.length - 1]);
+    const toy = series.every((one) => one.fidelity === "smoke");
     const lowest = Math.min(...lines.flatMap((line) => line.xy.map(([, y]) => y)));
     const low = (toy ? lowest : Math.min(data.target, lowest)) - 0.05;
     const first = Math.max(...lines.map((line) => line.xy[0][1]));
-    const toy = series.every((one) => one.fidelity === "smoke");
     const high = toy ? first : Math.min(first, Math.max(...ends.map(([, y]) => y)) + 1.3);
     const most = Math.max(...ends.map(([x]) => x));
     const x = (v) => left + (v / most) * (width - left - right);
