@@ -204,7 +204,7 @@ def test_loads_in_under_a_second(open_page):
 
     load_ms()
     times = []
-    for _ in range(3):
+    for _ in range(5):
         times.append(load_ms())
         time.sleep(0.2)
     assert min(times) < 1000, times
