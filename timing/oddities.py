@@ -68,7 +68,7 @@ def _file_notes(scan: Scan) -> list[Note]:
 def _order(odd: Oddities, begin: int, first: dict[str, tuple[int, int]]) -> tuple[list[Note], list[int]]:
     """Notes on runs that follow or interleave one another, and the lines at which a following one starts."""
     back = [entry for entry in odd.backwards if entry[0] > begin]
-    repeats = [entry for entry in odd.repeats if entry[0] > first[entry[1]][0]]
+    repeats = [entry for entry in odd.repeats if entry[1] in first and entry[0] > first[entry[1]][0]]
     opening = min(first.values(), default=(0, 0))[1] + 1
     resumed = [entry for entry in back if entry[2] > opening]
     notes = []
@@ -85,9 +85,9 @@ def _order(odd: Oddities, begin: int, first: dict[str, tuple[int, int]]) -> tupl
         count = _counted(len(fresh) + 1, "")
         notes.append(Note(fresh[0], f"{count} runs one after another: the steps start again at line {where}"))
     notes += [Note(line, f"step {step} of a {_KINDS[kind]} line stands twice") for line, kind, step in repeats]
-    if odd.single_steps > 10 * len(odd.gaps):
+    if "train" in first and odd.single_steps > 10 * len(odd.gaps):
         skipped = [(line, f"step {step} follows step {before}") for line, before, step in odd.gaps]
-        notes += _listed(skipped, first.get("train", (0, 0))[0], "{}: steps are missing")
+        notes += _listed(skipped, first["train"][0] + 1, "{}: steps are missing")
     return notes, [line for line, _, _ in back]
 
 

@@ -103,7 +103,7 @@ class Scan:
                 column.append(getattr(chosen, name))
 
     def _read_other_lines(self, block: Block, first_words: np.ndarray) -> None:
-        for line in np.flatnonzero(first_words == _BANNER)[:KEPT].tolist():
+        for line in np.flatnonzero(first_words == _BANNER).tolist() if len(self.banners) < KEPT else ():
             if _text(block, line).rstrip() == BANNER and len(self.banners) < KEPT:
                 self.banners.append(Banner(block.offset + int(block.starts[line]), block.first_line + line))
         telemetry = np.flatnonzero(first_words == _TELEMETRY)

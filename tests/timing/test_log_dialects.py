@@ -132,6 +132,15 @@ def test_a_source_whose_quotes_do_not_close_ends_where_an_environment_follows(re
     assert said(run, "quotes of the source do not pair")
 
 
+def test_metrics_in_the_source_alone_leave_no_trace(read, pieces):
+    shown = "".join(line + line for line in pieces.metrics().splitlines(keepends=True))
+    run = read(
+        pieces.log(source=f'"""\n{shown}"""\nimport torch\n', metrics="step:1/1 train_time:9ms step_avg:9.00ms\n")
+    )
+    assert (run.steps, run.planned_steps, len(run.val_step)) == (1, 1, 0)
+    assert [note.text for note in run.notes] == ["no validation in this log"]
+
+
 @pytest.mark.parametrize("later", ["", 'text """ in the loader\'s words\n' + "=" * 100 + "\n"])
 @pytest.mark.parametrize("source", ['import torch\n"""cut off\n', 'the end of a docstring\n"""\nimport torch\n'])
 def test_a_source_that_lost_a_quote_ends_where_it_ends(read, pieces, said, source, later):
