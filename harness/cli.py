@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from harness.errors import UserError
+from harness.errors import UserError, in_one_line
 
 
 class FrontDoor(click.Group):
@@ -17,11 +17,12 @@ class FrontDoor(click.Group):
     def invoke(self, ctx):
         try:
             return super().invoke(ctx)
-        except UserError as error:
-            if ctx.params.get("debug"):
+        except (UserError, OSError, ValueError) as error:
+            said = in_one_line(error)
+            if ctx.params.get("debug") or said is None:
                 raise
-            click.echo(f"error: {error}", err=True)
-            sys.exit(error.exit_code)
+            click.echo(f"error: {said}", err=True)
+            sys.exit(getattr(error, "exit_code", UserError.exit_code))
 
 
 @click.group(cls=FrontDoor)
