@@ -5,12 +5,14 @@ are the referee's rule book. A check that cannot decide says UNKNOWN.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.record import Record
 from harness.submission import OWN_SETTINGS, Entry
 from harness.verdict import FAIL, PASS, UNKNOWN, WAIVED, Check, shown_p
 from timing.comparison import Comparison, compare_welch
+from timing.log import Run
 from timing.rules import Edition, official_time
 from timing.stats import KNOWN_SPREAD_MARGIN, USUAL_SPREAD, TargetTest, target_test
 
@@ -35,10 +37,17 @@ class Case:
         """A Check under this case's edition."""
         return Check(rule, status, evidence, self.edition.name, decisive)
 
+    def first(self, line_of: Callable[[Run], int | None] = lambda run: None) -> str:
+        """file:line in the first log, for evidence that all logs give alike; `line_of` finds the line in a run."""
+        return self.entries[0].at(line_of(self.entries[0].run))
+
+    def finished(self) -> tuple[Entry, ...]:
+        """The complete runs: the only ones whose last loss and time are final."""
+        return tuple(entry for entry in self.entries if entry.run.complete)
+
     def losses(self) -> list[float]:
-        """Final validation losses, nan for a run without one, in the order of the runs."""
-        finals = [entry.run.final_val_loss for entry in self.entries]
-        return [math.nan if loss is None else loss for loss in finals]
+        """Final validation losses of the complete runs, nan for one that diverged, in their order."""
+        return [entry.run.final_val_loss for entry in self.finished()]
 
 
 def counted(faults: list[str]) -> str:
@@ -46,6 +55,19 @@ def counted(faults: list[str]) -> str:
     faults = list(dict.fromkeys(faults))
     more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
     return "; ".join(faults[:3]) + more
+
+
+def logs(count: int) -> str:
+    """`1 log`, `5 logs`."""
+    return f"{count} log{'s' * (count != 1)}"
+
+
+def environment_line(*names: str) -> Callable[[Run], int | None]:
+    """Finds in a run the line of the first of these environment facts that it logs."""
+    return lambda run: next((run.env_line[name] for name in names if name in run.env_line), None)
+
+
+HARDWARE_LINE = environment_line("world_size", "gpus", "gpu")
 
 
 def check_complete(case: Case) -> Check:
@@ -60,21 +82,27 @@ def check_complete(case: Case) -> Check:
             faults.append(f"final loss is {run.final_val_loss} ({entry.at(run.val_line[-1])})")
     if faults:
         return case.check("complete", FAIL, counted(faults))
-    n, steps = len(case.entries), case.entries[0].run.steps
-    return case.check("complete", PASS, f"{n} of {n} runs reached step {steps}")
+    n, last = len(case.entries), case.first(lambda run: int(run.val_line[-1]))
+    return case.check("complete", PASS, f"{n} of {n} runs reached step {case.entries[0].run.steps} ({last})")
 
 
 def test_of(case: Case) -> TargetTest | None:
-    """The target test over the case's runs, at the level that the edition asks (0.01 where it asks none)."""
-    return target_test(case.losses(), case.edition.target, case.edition.significance or 0.01)
+    """The target test over the complete runs, at the level that the edition asks (0.01 where it asks none); None if
+    no run is complete."""
+    losses = case.losses()
+    return target_test(losses, case.edition.target, case.edition.significance or 0.01) if losses else None
 
 
 def check_target(case: Case) -> Check:
-    """The mean final loss reaches the target, as significantly as the edition asks."""
+    """The mean final loss reaches the target, as significantly as the edition asks. Only complete runs have one."""
     edition, test = case.edition, test_of(case)
+    if test is None:
+        return case.check("target", UNKNOWN, f"no run came to its final loss ({case.first()})", decisive=True)
     if test.mean is None:
-        return case.check("target", FAIL, "a run has no finite final loss", decisive=True)
-    where = case.entries[0].at(case.entries[0].run.val_line[-1])
+        diverged = next(entry for entry in case.finished() if not math.isfinite(entry.run.final_val_loss))
+        where = diverged.at(int(diverged.run.val_line[-1]))
+        return case.check("target", FAIL, f"a final loss is no finite number ({where})", decisive=True)
+    where = case.finished()[0].at(int(case.finished()[0].run.val_line[-1]))
     found = f"mean {test.mean:.5f} against {edition.target}, n = {test.n}"
     if test.p_value is not None:
         found += f", p = {shown_p(test.p_value)}"
@@ -104,7 +132,7 @@ def check_hardware(case: Case) -> Check:
     for entry in case.entries:
         run = entry.run
         name, ranks = run.gpu or run.device, run.world_size or run.gpus
-        at = entry.at(run.env_line.get("world_size") or run.env_line.get("gpus") or run.env_line.get("gpu"))
+        at = entry.at(HARDWARE_LINE(run))
         models = name.split(" + ") if name else []
         official = bool(models) and all(asked.gpu in model for model in models)
         same = bool(models) and all(any(each in m for each in (asked.gpu, *asked.same_class)) for m in models)
@@ -115,14 +143,14 @@ def check_hardware(case: Case) -> Check:
         elif name and not same:
             faults.append(f"{name} is not of the class of {asked.gpu} ({at})")
         elif not name or ranks is None:
-            unknown.append(f"the log does not say {'how many GPUs' if name else 'which GPUs'} ({at})")
+            unknown.append(f"the log does not say {'how many GPUs' if name else 'which GPUs'}")
         else:
             seen.add(f"{ranks} x {name}" + ("" if official else f", of {asked.gpu}'s class: its times are its own"))
     if faults:
         return case.check("hardware", FAIL, counted(faults))
     if unknown:
-        return case.check("hardware", UNKNOWN, counted(unknown))
-    return case.check("hardware", PASS, "; ".join(sorted(seen)))
+        return case.check("hardware", UNKNOWN, f"{counted(unknown)} ({case.first(HARDWARE_LINE)})")
+    return case.check("hardware", PASS, f"{'; '.join(sorted(seen))} ({case.first(HARDWARE_LINE)})")
 
 
 def check_settings(case: Case) -> Check:
@@ -134,7 +162,7 @@ def check_settings(case: Case) -> Check:
                 faults.append(f"{name}={value} ({entry.at(entry.run.env_line.get(f'override {name}'))})")
     if faults:
         return case.check("settings", FAIL, f"a run with overrides is no record run: {counted(faults)}")
-    return case.check("settings", PASS, "no override logged")
+    return case.check("settings", PASS, f"no override in {logs(len(case.entries))} ({case.first()})")
 
 
 def check_data(case: Case) -> Check:
@@ -148,23 +176,29 @@ def check_data(case: Case) -> Check:
         if not entry.run.manifest:
             unknown.append("the log names no manifest")
         elif not name:
-            unknown.append(f"manifest {entry.run.manifest[:12]} is not described beside the log ({at})")
+            unknown.append(f"manifest {entry.run.manifest[:12]} is not described beside the log")
         elif digest != entry.run.manifest:
             faults.append(f"the log names manifest {entry.run.manifest[:12]}, run.json {digest[:12]} ({at})")
         elif name != case.edition.corpus:
             faults.append(f"trained on {name}, not {case.edition.corpus}: its loss proves nothing here ({at})")
         else:
-            known.add(f"{name}, manifest {digest[:12]}")
+            known.add(f"{name}, manifest {digest[:12]} ({at})")
     if faults:
         return case.check("data", FAIL, counted(faults))
     if unknown:
-        return case.check("data", UNKNOWN, counted(unknown))
-    return case.check("data", PASS, "; ".join(sorted(known)))
+        return case.check("data", UNKNOWN, f"{counted(unknown)} ({case.first(environment_line('manifest'))})")
+    return case.check("data", PASS, counted(sorted(known)))
+
+
+def _machine(run: Run) -> tuple[str, int] | None:
+    """The GPUs' name and number, None if the log does not tell both. It never tells one machine from its twin."""
+    name, count = run.gpu or run.device, run.world_size or run.gpus
+    return (name, count) if name and count else None
 
 
 def official_seconds(case: Case, entries: tuple[Entry, ...]) -> list[float]:
-    """Times in seconds under the edition's clock, of the runs that have one."""
-    times = [official_time(entry.run, case.edition).ms for entry in entries]
+    """Times in seconds under the edition's clock, of the complete runs that have one."""
+    times = [official_time(entry.run, case.edition).ms for entry in entries if entry.run.complete]
     return [time / 1000 for time in times if time is not None and time > 0]
 
 
@@ -186,10 +220,18 @@ def check_faster(case: Case) -> Check:
         return case.check("faster", UNKNOWN, f"the baseline holds {case.baseline_arms} arms; give one", decisive=True)
     comparison = against(case)
     if comparison is None:
-        return case.check("faster", UNKNOWN, "a log has no clock", decisive=True)
-    evidence = f"{comparison.sentence('the baseline', 'this')} (Welch, 95%)"
-    machines = [{entry.run.gpu or entry.run.device for entry in side} for side in (case.entries, case.baseline)]
-    if machines[0] != machines[1] or None in machines[0]:
+        return case.check(
+            "faster",
+            UNKNOWN,
+            f"one side has no complete run with a clock (baseline: {case.baseline[0].at(None)})",
+            decisive=True,
+        )
+    interval = f"; {comparison.method}, {comparison.confidence:.0%}" if comparison.log_time.half_width else ""
+    base = Case(case.baseline, case.edition).finished()[0]
+    where = f"baseline: {base.at(int(base.run.val_line[-1]))}"
+    evidence = f"{comparison.sentence('the baseline', 'this')}{interval} ({where})"
+    machines = [{_machine(entry.run) for entry in side} for side in (case.entries, case.baseline)]
+    if machines[0] != machines[1] or len(machines[0]) > 1 or None in machines[0]:
         return case.check("faster", UNKNOWN, f"not shown to be the same GPUs; {evidence}", decisive=True)
     if not comparison.log_time.excludes_zero:
         return case.check("faster", UNKNOWN, evidence, decisive=True)

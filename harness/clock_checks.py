@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from harness.checks import Case, counted
+from harness.checks import Case, counted, logs
 from harness.submission import Entry
 from harness.verdict import FAIL, PASS, UNKNOWN, Check
 from harness.witness import parse_metric
@@ -18,6 +18,7 @@ from timing.clock import (
     timed_lines,
     turned_back,
 )
+from timing.log import Run
 
 WITNESS_SHARE = 0.01
 WITNESS_JITTER_MS = 5.0
@@ -42,7 +43,12 @@ def _no_findings(case: Case, rule: str, find, praise: str) -> Check:
         return case.check(rule, FAIL, counted(faults))
     if blind:
         return case.check(rule, UNKNOWN, f"no clock in {counted(blind)}", decisive=True)
-    return case.check(rule, PASS, f"{praise}, in {len(case.entries)} logs")
+    return case.check(rule, PASS, f"{praise}, in {logs(len(case.entries))} ({case.first(_last_timed)})")
+
+
+def _last_timed(run: Run) -> int | None:
+    """The last line with a time."""
+    return next(iter(timed_lines(run).line[-1:].tolist()), None)
 
 
 def check_clock_average(case: Case) -> Check:
@@ -63,22 +69,32 @@ def check_clock_average(case: Case) -> Check:
     if faults:
         return case.check("clock-average", FAIL, counted(faults))
     if odd or not used:
-        return case.check("clock-average", UNKNOWN, counted(odd) or "no averages in the logs")
-    return case.check("clock-average", PASS, f"average = time / steps, counted {', '.join(sorted(used))}")
+        return case.check("clock-average", UNKNOWN, counted(odd) or f"no averages in the logs ({case.first()})")
+    steps = ", ".join(sorted(used))
+    return case.check("clock-average", PASS, f"average = time / steps, counted {steps} ({case.first(_last_timed)})")
 
 
 def check_era(case: Case) -> Check:
     """The clock counts the steps that the edition counts."""
     wanted = case.edition.era
     meaning = {"A": "leaves out the first ten steps", "B": "counts every step"}
-    eras = {entry.name: era_of(entry.run) for entry in case.entries}
-    wrong = [name for name, era in eras.items() if era not in (None, wanted)]
+    eras = {entry.at(_start_of_clock(entry.run)): era_of(entry.run) for entry in case.entries}
+    wrong = [era for era in eras.values() if era not in (None, wanted)]
     if wrong:
-        other = eras[wrong[0]]
-        return case.check("clock-era", FAIL, f"the clock of {wrong[0]} {meaning[other]}: era {other}, not {wanted}")
+        faults = [
+            f"the clock {meaning[era]}: era {era}, not {wanted} ({at})" for at, era in eras.items() if era in wrong
+        ]
+        return case.check("clock-era", FAIL, counted(faults))
     if None in eras.values():
-        return case.check("clock-era", UNKNOWN, "the logs do not show which steps are timed")
-    return case.check("clock-era", PASS, f"era {wanted}: the clock {meaning[wanted]}")
+        at = next(at for at, era in eras.items() if era is None)
+        return case.check("clock-era", UNKNOWN, f"the log does not show which steps are timed ({at})")
+    return case.check("clock-era", PASS, f"era {wanted}: the clock {meaning[wanted]} ({next(iter(eras))})")
+
+
+def _start_of_clock(run: Run) -> int | None:
+    """The line at which the clock starts to count: the first timed one, or era A's reset."""
+    lines = timed_lines(run)
+    return int(lines.line[start_of_count(lines)]) if len(lines) else None
 
 
 def check_steps(case: Case) -> Check:
@@ -89,8 +105,9 @@ def check_steps(case: Case) -> Check:
     if faults:
         return case.check("steps", FAIL, counted(faults))
     if not any(len(entry.run.train_step) for entry in case.entries):
-        return case.check("steps", UNKNOWN, "the logs hold validations only, no line a step")
-    return case.check("steps", PASS, f"no gap, in {len(case.entries)} logs")
+        return case.check("steps", UNKNOWN, f"the logs hold validations only, no line a step ({case.first()})")
+    first = case.first(lambda run: next(iter(run.train_line.tolist()), None))
+    return case.check("steps", PASS, f"no gap, in {logs(len(case.entries))} ({first})")
 
 
 def check_witness(case: Case) -> Check | None:
@@ -120,7 +137,9 @@ def check_witness(case: Case) -> Check | None:
     if not shares:
         return None
     agreement = f"within {100 * max(shares):.2f}% of the launcher's clock"
-    return case.check("witness", PASS, f"{agreement}, {len(shares)} of {len(case.entries)} logs witnessed")
+    return case.check(
+        "witness", PASS, f"{agreement}, {len(shares)} of {logs(len(case.entries))} witnessed ({case.first()})"
+    )
 
 
 def _columns(table: dict) -> tuple[np.ndarray, ...] | None:

@@ -4,9 +4,10 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
-from harness.checks import Case, counted
+from harness.checks import Case, counted, environment_line
 from harness.submission import Entry
 from harness.verdict import FAIL, PASS, UNKNOWN, Check
+from timing.log import Run
 
 LATE_SHARE = 0.5
 DEVIATIONS = 10.0
@@ -40,8 +41,19 @@ def check_curve(case: Case) -> Check:
     if faults:
         return case.check("curve", FAIL, counted(faults))
     if judged < len(case.entries):
-        return case.check("curve", UNKNOWN, "too few runs to tell an edited loss from noise (three, or --record)")
-    return case.check("curve", PASS, f"each late loss follows from the one before, in {judged} runs")
+        return case.check(
+            "curve",
+            UNKNOWN,
+            f"too few runs to tell an edited loss from noise ({case.first(_last)}): three, or --record",
+        )
+    return case.check(
+        "curve", PASS, f"each late loss follows from the one before, in {judged} runs ({case.first(_last)})"
+    )
+
+
+def _last(run: Run) -> int | None:
+    """The line of the last validation."""
+    return next(iter(run.val_line[-1:].tolist()), None)
 
 
 def _loss_twice(entries: tuple[Entry, ...]) -> list[str]:
@@ -117,10 +129,10 @@ def check_independence(case: Case) -> Check:
     seeds = Counter(entry.run.seed for entry in case.entries if entry.run.seed)
     repeated = [f"{count} runs have seed {seed}" for seed, count in seeds.items() if count > 1]
     if repeated:
-        return case.check("independence", UNKNOWN, f"{counted(repeated)}: they may not differ by chance")
-    if len(case.entries) == 1:
-        return case.check("independence", PASS, "a single run")
-    return case.check("independence", PASS, f"{len(case.entries)} runs with trajectories of their own")
+        where = case.first(environment_line("seed"))
+        return case.check("independence", UNKNOWN, f"{counted(repeated)}: they may not differ by chance ({where})")
+    said = "a single run" if len(everyone) == 1 else f"{len(everyone)} runs with trajectories of their own"
+    return case.check("independence", PASS, f"{said} ({case.first(_last)})")
 
 
 def _same_content(entries: tuple[Entry, ...]) -> list[str]:

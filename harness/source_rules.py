@@ -11,7 +11,7 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
-from harness.checks import Case, counted
+from harness.checks import Case, counted, logs
 from harness.record import Record
 from harness.verdict import FAIL, PASS, UNKNOWN, Check
 from timing.log import Run, printable
@@ -76,14 +76,13 @@ def check_source(case: Case) -> Check:
     """One script made all the logs; with a record, its frozen script."""
     run, entry = case.entries[0].run, case.entries[0]
     if facts_of(run) is None:
-        return case.check("source", UNKNOWN, f"{LEFT_OUT} ({entry.name})")
-    one = f"one source in {len(case.entries)} logs, sha256 {run.source_sha256[:12]}"
+        return case.check("source", UNKNOWN, f"{LEFT_OUT} ({entry.at(run.source_line)})")
+    one, where = f"one source in {logs(len(case.entries))}, sha256 {run.source_sha256[:12]}", entry.at(run.source_line)
     if case.record is None:
-        return case.check("source", PASS, one)
+        return case.check("source", PASS, f"{one} ({where})")
     frozen = frozen_hash(case.record)
     if is_script(run, frozen):
-        return case.check("source", PASS, f"{one}: the frozen script of {case.record.label}")
-    where = entry.at(run.source_line)
+        return case.check("source", PASS, f"{one}: the frozen script of {case.record.label} ({where})")
     return case.check("source", FAIL, f"{one}; the frozen script of {case.record.label} is {frozen[:12]} ({where})")
 
 
@@ -91,18 +90,23 @@ def check_compiler(case: Case) -> Check:
     """No compiler flag that the edition bans, in any spelling, in the script or a helper module."""
     facts, entry = facts_of(case.entries[0].run), case.entries[0]
     if facts is None:
-        return case.check("compiler-flags", UNKNOWN, LEFT_OUT)
+        return case.check("compiler-flags", UNKNOWN, f"{LEFT_OUT} ({case.first(_start)})")
     if case.edition.compiler == Compiler():
-        return case.check("compiler-flags", PASS, f"any is allowed under the rules of {case.edition.name}")
+        return case.check(
+            "compiler-flags", PASS, f"any is allowed under the rules of {case.edition.name} ({case.first(_start)})"
+        )
     if "error" in facts:
-        return case.check("compiler-flags", UNKNOWN, f"the source cannot be read: {facts['error']}")
+        return case.check(
+            "compiler-flags", UNKNOWN, f"the source cannot be read: {facts['error']} ({case.first(_start)})"
+        )
     banned, undecided, allowed = judge_flags(facts, case.edition.compiler)
     shown = [(f"{text} ({_place(entry, module, line)})") for text, module, line in banned or undecided]
     if banned:
         return case.check("compiler-flags", FAIL, f"banned: {counted(shown)}")
     if undecided:
         return case.check("compiler-flags", UNKNOWN, f"cannot be read from the text: {counted(shown)}")
-    return case.check("compiler-flags", PASS, f"only {', '.join(allowed)}" if allowed else "no flag is set")
+    set_flags = f"only {', '.join(allowed)}" if allowed else "no flag is set"
+    return case.check("compiler-flags", PASS, f"{set_flags} ({case.first(_start)})")
 
 
 def judge_flags(facts: dict, compiler: Compiler) -> tuple[list, list, list[str]]:
@@ -153,14 +157,16 @@ def check_val_tokens(case: Case) -> Check:
             return case.check("val-tokens", FAIL, f"{override} validation tokens, not {wanted:,} ({at})")
     facts = facts_of(entry.run)
     if facts is None:
-        return case.check("val-tokens", UNKNOWN, LEFT_OUT)
+        return case.check("val-tokens", UNKNOWN, f"{LEFT_OUT} ({case.first(_start)})")
     given = facts.get("val_tokens", [])
     for value, module, line in given:
         if value is not None and value != wanted:
             where = _place(entry, module, line)
             return case.check("val-tokens", FAIL, f"{value:,} validation tokens, not {wanted:,} ({where})")
     if not given or any(value is None for value, _, _ in given):
-        return case.check("val-tokens", UNKNOWN, "the script does not say in a plain number how many")
+        return case.check(
+            "val-tokens", UNKNOWN, f"the script does not say in a plain number how many ({case.first(_start)})"
+        )
     return case.check("val-tokens", PASS, f"{wanted:,} ({_place(entry, *given[0][1:])})")
 
 
@@ -169,7 +175,7 @@ def check_validation_reads(case: Case) -> Check:
     entry = case.entries[0]
     facts = facts_of(entry.run)
     if facts is None:
-        return case.check("validation-reads", UNKNOWN, LEFT_OUT)
+        return case.check("validation-reads", UNKNOWN, f"{LEFT_OUT} ({case.first(_start)})")
     reads = facts.get("validation", [])
     for where, rule in (("training", FAIL), ("elsewhere", UNKNOWN)):
         lines = [_place(entry, "", line) for place, line in reads if place == where]
@@ -177,7 +183,9 @@ def check_validation_reads(case: Case) -> Check:
             said = "read beside a backward pass" if where == "training" else "read outside of a validation section"
             return case.check("validation-reads", rule, f"{said} ({counted(lines)})")
     if not reads:
-        return case.check("validation-reads", UNKNOWN, "no read of validation shards was recognised")
+        return case.check(
+            "validation-reads", UNKNOWN, f"no read of validation shards was recognised ({case.first(_start)})"
+        )
     return case.check("validation-reads", PASS, f"in validation sections only ({_place(entry, '', reads[0][1])})")
 
 
@@ -185,10 +193,10 @@ def check_token_stream(case: Case) -> Check:
     """The functions that load the data are those of the record, or of its parent."""
     facts = facts_of(case.entries[0].run)
     if facts is None:
-        return case.check("token-stream", UNKNOWN, LEFT_OUT)
-    mine, unlike = facts.get("loader"), ""
+        return case.check("token-stream", UNKNOWN, f"{LEFT_OUT} ({case.first(_start)})")
+    mine, unlike, where = facts.get("loader"), "", case.first(_start)
     if not mine:
-        return case.check("token-stream", UNKNOWN, "no data-loading function was recognised")
+        return case.check("token-stream", UNKNOWN, f"no data-loading function was recognised ({case.first(_start)})")
     for known in filter(None, (case.record, case.parent)):
         try:
             theirs = read_source(known.script.read_text(encoding="utf-8")).get("loader", {})
@@ -196,9 +204,15 @@ def check_token_stream(case: Case) -> Check:
             continue
         changed = sorted(name for name in mine | theirs if mine.get(name) != theirs.get(name))
         if not changed:
-            return case.check("token-stream", PASS, f"the data-loading functions are those of {known.label}")
+            return case.check("token-stream", PASS, f"the data-loading functions are those of {known.label} ({where})")
         unlike = f"{', '.join(changed[:4])} differ from {known.label}: read them"
-    return case.check("token-stream", UNKNOWN, unlike or "no record to compare the loader with (--record)")
+    unlike = unlike or "no record to compare the loader with: name one by --record"
+    return case.check("token-stream", UNKNOWN, f"{unlike} ({where})")
+
+
+def _start(run: Run) -> int | None:
+    """The line at which the script starts in a log."""
+    return run.source_line
 
 
 def _place(entry, module: str, line: int) -> str:

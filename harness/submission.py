@@ -29,8 +29,8 @@ class Entry:
     stdout: Path | None = None
 
     def at(self, line: int | None) -> str:
-        """`name:line`, for evidence."""
-        return f"{self.name}:{line}" if line else self.name
+        """file:line, for evidence; without a line, `name`."""
+        return f"{printable(self.run.path, 200)}:{line}" if line else self.name
 
     @property
     def label(self) -> str | None:
@@ -62,13 +62,15 @@ def collect(paths: Iterable[str | os.PathLike]) -> tuple[list[Entry], list[str]]
     A log that holds several runs gives an entry for each. Raises UserError for a path that does not exist, cannot be
     read or is no regular file, for a named file that is no log, and when no run is found at all.
     """
-    named, found = [], []
-    for path in map(Path, paths):
-        files = _files_below(path) if path.is_dir() else [_regular(path)]
-        found += files
-        named += [not path.is_dir()] * len(files)
-    files = dict(zip(found, named, strict=True))
-    entries, left_out = [], []
+    files, left_out = {}, []
+    for path in paths:
+        if not os.fspath(path):
+            raise UserError("the path of a log is empty; give log files or folders of them")
+        if Path(path).is_dir():
+            files |= dict.fromkeys(_files_below(Path(path), left_out), False)
+        else:
+            files[_regular(Path(path))] = True
+    entries = []
     for (path, was_named), result in zip(files.items(), read_logs(list(files)), strict=True):
         if isinstance(result, LogError):
             if was_named:
@@ -93,10 +95,11 @@ def arms(entries: Iterable[Entry]) -> list[Arm]:
     return sorted((Arm(*key, tuple(group)) for key, group in groups.items()), key=lambda arm: -len(arm.entries))
 
 
-def _files_below(folder: Path) -> list[Path]:
+def _files_below(folder: Path, left_out: list[str]) -> list[Path]:
     """Log files in a folder and its subfolders, without the copies that the launcher keeps beside a run's log.
 
-    Links to folders are not followed, so no loop is ever entered.
+    What has a log's name and is no regular file is noted in `left_out`. Links to folders are not followed, so no loop
+    is ever entered.
     """
 
     def refuse(error: OSError):
@@ -108,8 +111,12 @@ def _files_below(folder: Path) -> list[Path]:
         folders[:] = sorted(name for name in folders if not (name == RANKS and "log.txt" in beside))
         for name in sorted(names):
             copy_of_log = name in NOT_LOGS and "log.txt" in beside
-            if name.endswith(LOG_SUFFIXES) and not copy_of_log and _is_regular(Path(root, name)):
+            if not name.endswith(LOG_SUFFIXES) or copy_of_log:
+                continue
+            if _is_regular(Path(root, name)):
                 found.append(_regular(Path(root, name)))
+            else:
+                left_out.append(f"{printable(str(Path(root, name)), 300)}: is not a regular file")
     return found
 
 

@@ -39,7 +39,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Judgement:
-    """One arm under one edition. `test` is None if no run has a final loss; times are in seconds, as the edition counts
+    """One arm under one edition. `test` is None if no run is complete; times are in seconds, as the edition counts
     them; `time_uncertainty` comes from converting between eras and `time_note` says how."""
 
     arm: str
@@ -62,6 +62,11 @@ class Judgement:
             return FAILS
         undecided = any(check.status == UNKNOWN and check.decisive for check in self.checks)
         return INCONCLUSIVE if undecided else HOLDS
+
+    @property
+    def n(self) -> int:
+        """Complete runs: those that mean, deviation and p-value are of."""
+        return self.test.n if self.test else 0
 
     @property
     def runs_needed(self) -> int | None:
@@ -124,7 +129,8 @@ def figures(judgement: Judgement) -> str:
     else:
         parts.append(f"mean {test.mean:.5f}" + (f" ± {test.std:.5f}" if test.std is not None else ""))
         parts.append(f"p {shown_p(test.p_value)}" if test.p_value is not None else "no p-value")
-    parts.append(f"n = {len(judgement.runs)}")
+    of_all = f" of {len(judgement.runs)}" if judgement.n < len(judgement.runs) else ""
+    parts.append(f"n = {judgement.n}{of_all}")
     if judgement.mean_time is not None:
         spread = f" ± {judgement.std_time:.3f}" if judgement.std_time is not None else ""
         parts.append(f"{judgement.mean_time:.3f} s{spread}")
@@ -188,7 +194,7 @@ def _as_dict(judgement: Judgement) -> dict:
         "target": judgement.target,
         "arm": judgement.arm,
         "runs": list(judgement.runs),
-        "n": len(judgement.runs),
+        "n": judgement.n,
         "mean_val_loss": _rounded(test and test.mean, 5),
         "std_val_loss": _rounded(test and test.std, 5),
         "p_value": _significant(test and test.p_value),

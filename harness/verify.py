@@ -145,12 +145,14 @@ def _submission(separate: list[Arm], record: Record | None) -> Arm:
 
 def _check_arms(separate: list[Arm], judged: Arm, record: Record | None, under: rules.Edition) -> Check:
     """Runs of different sources, steps or overrides are kept apart, and which arm is judged is said."""
+    where = judged.entries[0].at(judged.entries[0].run.source_line)
     if len(separate) == 1:
-        return Check("arms", PASS, f"one arm: {judged.name}, n = {len(judged.entries)}", under.name)
+        return Check("arms", PASS, f"one arm: {judged.name}, n = {len(judged.entries)} ({where})", under.name)
     found = f"{len(separate)} arms, kept apart; judged: {judged.name}, n = {len(judged.entries)}"
     if record is not None and is_script(judged.entries[0].run, frozen_hash(record)):
-        return Check("arms", PASS, f"{found}, the frozen script of {record.label}", under.name)
-    return Check("arms", UNKNOWN, f"{found}, the largest; give its logs alone, or --record, to say so", under.name)
+        return Check("arms", PASS, f"{found}, the frozen script of {record.label} ({where})", under.name)
+    guess = f"{found}, the largest ({where}); give its logs alone, or --record, to say that it is meant"
+    return Check("arms", UNKNOWN, guess, under.name, decisive=True)
 
 
 def _oddities(arm: Arm) -> list[str]:
@@ -166,10 +168,10 @@ def _oddities(arm: Arm) -> list[str]:
 def _judge(arm: Arm, case: Case, arms_check: Check | None) -> Judgement:
     checks = [arms_check] if arms_check else []
     checks += [check for rule in RULE_BOOK if (check := rule(case)) is not None]
-    logged = [_finite(entry.run.final_train_time_ms) for entry in case.entries]
+    logged = [_finite(entry.run.final_train_time_ms) for entry in case.finished()]
     logged = [time / 1000 for time in logged if time is not None]
     official = official_seconds(case, case.entries)
-    first = rules.official_time(case.entries[0].run, case.edition)
+    first = rules.official_time(next(iter(case.finished() or case.entries)).run, case.edition)
     return Judgement(
         arm=arm.name,
         edition=case.edition.name,
