@@ -275,12 +275,18 @@ class GPT(nn.Module):
             block.attention.output.weight.zero_()
             block.mlp.down.weight.zero_()
 
-    def forward(self, tokens: Tensor, targets: Tensor):
-        """tokens and targets (rows, row_tokens) int64. Called under autocast: the stream is fp32, matmuls are bf16."""
+    def hidden(self, tokens: Tensor) -> tuple[Tensor, list]:
+        """The final stream (rows, row_tokens, model_dim), and the stream after each layer."""
         x = self.embedding(tokens)
+        stream = []
         for block in self.blocks:
             x = block(x, self.rotary)
-        logits = F.linear(rms_norm(x), self.embedding.weight).float()
+            stream.append(x)
+        return rms_norm(x), stream
+
+    def forward(self, tokens: Tensor, targets: Tensor):
+        """tokens and targets (rows, row_tokens) int64. Called under autocast: the stream is fp32, matmuls are bf16."""
+        logits = F.linear(self.hidden(tokens)[0], self.embedding.weight).float()
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
@@ -445,15 +451,9 @@ def telemetry(step: int, batch: tuple):
     grad_norm = norm(weight.grad for weight in weights)
     previous = [weight.clone() for weight in weights]
     yield
-    rms = []
-    hooks = [
-        block.register_forward_hook(lambda module, inputs, x: rms.append(f"{x.float().square().mean().sqrt():.3f}"))
-        for block in model.blocks
-    ]
     with autocast():
-        model(*batch)
-    for hook in hooks:
-        hook.remove()
+        _, stream = model.hidden(batch[0])
+    rms = [f"{x.float().square().mean().sqrt():.3f}" for x in stream]
     log(
         f"telemetry step:{step} grad_norm:{grad_norm:.4e} weight_norm:{norm(weights):.4e} "
         f"update_norm:{norm(w - old for w, old in zip(weights, previous)):.4e} activation_rms:[{','.join(rms)}] "

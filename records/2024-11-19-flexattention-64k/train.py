@@ -151,39 +151,39 @@ def newton_schulz(matrices: Tensor) -> Tensor:
 TILE = 128  # FlexAttention visits or skips tiles of 128 queries by 128 keys
 
 
-def mask_rule(documents: Tensor, window: int):
-    """Who sees whom, as FlexAttention asks it: a function of the positions of a query and a key (batch and head do not
-    matter). `documents` (T,) numbers each token's document."""
-
-    def sees(batch, head, query, key):
-        return (key <= query) & (query - key < window) & (documents[query] == documents[key])
-
-    return sees
+def may_see(query, key, document: Tensor, window: int):
+    """Whether a token may attend to another: not to the future, not beyond the window, not to another document. A
+    document is opened by its separator; the numbers count separators."""
+    return (query >= key) & (query - key < window) & (document[query] == document[key])
 
 
-def dense_mask(documents: Tensor, window: int) -> Tensor:
-    """The rule for every pair, (T, T) bool: the reference."""
-    position = torch.arange(documents.size(0), device=documents.device)
-    return mask_rule(documents, window)(0, 0, position[:, None], position)
+def block_mask(document: Tensor, window: int) -> BlockMask:
+    """FlexAttention's mask: `may_see`, over tiles of tokens; document (T,) int64.
+
+    For each tile of queries, the tiles of keys in which every pair may see each other, and those in which some may and
+    the rule has to be asked. Numbers rise along the row, so a tile's first and last token tell which documents are in
+    it, and nothing of size T x T is ever made.
+    """
+    tiles = torch.arange(document.size(0) // TILE, device=document.device)
+    distance = TILE * (tiles[:, None] - tiles)
+    first, last = document.view(-1, TILE)[:, 0], document.view(-1, TILE)[:, -1]
+    visited = (distance >= 0) & (distance - TILE + 1 < window) & (first[:, None] <= last)
+    full = (distance > 0) & (distance + TILE - 1 < window) & (last[:, None] == first)
+    lists = []
+    for kind in (visited & ~full, full):
+        order = kind.int().argsort(dim=-1, descending=True, stable=True)
+        lists += [kind.sum(dim=-1, dtype=torch.int32)[None, None], order.int()[None, None]]
+
+    def rule(batch, head, query, key):
+        return may_see(query, key, document, window)
+
+    return BlockMask.from_kv_blocks(*lists, BLOCK_SIZE=TILE, mask_mod=rule)
 
 
-def block_mask(documents: Tensor, window: int) -> BlockMask:
-    """The rule for FlexAttention, never written out: for each tile of queries the tiles of keys in which all pairs are
-    allowed, and those in which some may be and the rule has to be asked. Documents are numbered in order, so the first
-    and the last token of a tile tell which documents are in it."""
-    tile = torch.arange(documents.size(0) // TILE, device=documents.device)
-    distance = TILE * (tile[:, None] - tile)
-    first, last = documents.view(-1, TILE)[:, 0], documents.view(-1, TILE)[:, -1]
-    some = (distance >= 0) & (distance - TILE + 1 < window) & (first[:, None] <= last)
-    all_pairs = (distance > 0) & (distance + TILE - 1 < window) & (last[:, None] == first)
-
-    def tile_list(chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """How many tiles of keys each tile of queries visits, and which: the chosen ones come first."""
-        chosen = chosen.int()[None, None]
-        return chosen.sum(-1).int(), chosen.argsort(dim=-1, descending=True, stable=True).int()
-
-    lists = (*tile_list(some & ~all_pairs), *tile_list(all_pairs))
-    return BlockMask.from_kv_blocks(*lists, BLOCK_SIZE=TILE, mask_mod=mask_rule(documents, window))
+def dense_mask(document: Tensor, window: int) -> Tensor:
+    """The same mask as a (T, T) bool tensor, for the CPU."""
+    position = torch.arange(document.size(0), device=document.device)
+    return may_see(position[:, None], position[None, :], document, window)
 
 
 @fast
@@ -367,21 +367,25 @@ class GPT(nn.Module):
             block.attention.output.weight.zero_()
             block.mlp.down.weight.zero_()
 
-    def forward(self, tokens: Tensor, targets: Tensor):
-        """tokens and targets (chunk_tokens,) int64. The stream is bf16."""
+    def hidden(self, tokens: Tensor) -> tuple[Tensor, list]:
+        """The final stream (1, chunk_tokens, model_dim) bf16, and the stream after each layer."""
         s = self.settings
-        documents = (tokens == DOCUMENT_START).cumsum(0)
-        mask = (block_mask if tokens.is_cuda else dense_mask)(documents, s.attention_window)
+        document = (tokens == DOCUMENT_START).cumsum(0)
+        mask = (block_mask if tokens.is_cuda else dense_mask)(document, s.attention_window)
         x = embedding = rms_norm(self.embedding(tokens[None]))
-        first_value, outputs = None, []
+        first_value, stream = None, []
         for layer, block in enumerate(self.blocks):
-            if layer >= s.num_layers // 2:  # the U-net's second half: the last output of the first half comes first
-                x = x + self.skip_weights[layer - s.num_layers // 2] * outputs.pop()
+            if layer >= s.num_layers // 2:  # the U-net's second half: each layer takes up its mirror image
+                x = x + self.skip_weights[layer - s.num_layers // 2] * stream[s.num_layers - 1 - layer]
             x, first_value = block(x, embedding, self.rotary, mask, first_value)
-            if layer < s.num_layers // 2:
-                outputs.append(x)
-        logits = self.lm_head(rms_norm(x)).float()
-        logits = s.logit_cap * torch.tanh(logits / s.logit_cap)
+            stream.append(x)
+        return rms_norm(x), stream
+
+    def forward(self, tokens: Tensor, targets: Tensor):
+        """tokens and targets (chunk_tokens,) int64."""
+        cap = self.settings.logit_cap
+        logits = self.lm_head(self.hidden(tokens)[0]).float()
+        logits = cap * torch.tanh(logits / cap)
         return F.cross_entropy(logits.flatten(0, 1), targets)
 
 
@@ -548,14 +552,8 @@ def telemetry(step: int, batch: tuple):
     grad_norm = norm(weight.grad for weight in weights)
     previous = [weight.clone() for weight in weights]
     yield
-    rms = []
-    hooks = [
-        block.register_forward_hook(lambda module, inputs, x: rms.append(f"{x[0].float().square().mean().sqrt():.3f}"))
-        for block in model.blocks
-    ]
-    model(*batch)
-    for hook in hooks:
-        hook.remove()
+    _, stream = model.hidden(batch[0])
+    rms = [f"{x.float().square().mean().sqrt():.3f}" for x in stream]
     log(
         f"telemetry step:{step} grad_norm:{grad_norm:.4e} weight_norm:{norm(weights):.4e} "
         f"update_norm:{norm(w - old for w, old in zip(weights, previous)):.4e} activation_rms:[{','.join(rms)}] "
