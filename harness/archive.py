@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.errors import UserError
 from harness.record import FACTS, SCRIPT, Listed, Record, load
 
-__all__ = ["Listed", "Record", "Resolution", "discover", "find", "load", "number_key", "resolve"]
+__all__ = ["Listed", "Record", "Resolution", "ancestor", "discover", "find", "load", "number_key", "resolve"]
 
 ROOT = Path(__file__).resolve().parent.parent / "records"
 
@@ -60,6 +60,14 @@ def find(name: str, root: Path | str | None = None) -> Resolution:
     raise UserError(_unknown(name, records))
 
 
+def ancestor(record: Record, records: list[Record]) -> Record | None:
+    """The parent of `record` if it is among `records`, else the nearest before it, or None for the first of all."""
+    if not record.parent:
+        return None
+    earlier = [other for other in records if number_key(other.number) <= number_key(record.parent)]
+    return max(earlier, key=lambda other: number_key(other.number), default=None)
+
+
 def _as_date(name: str) -> datetime.date | None:
     """The date that `name` spells, None when it does not look like one. UserError for 2025-02-30."""
     if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", name):
@@ -71,11 +79,14 @@ def _as_date(name: str) -> datetime.date | None:
 
 
 def _standing_on(day: datetime.date, records: list[Record]) -> Resolution:
-    """The record that stood at the end of `day`: the last one set on it or before."""
-    standing = [record for record in records if record.date <= day]
+    """The record that stood at the end of `day`: the last one set on it or before. Drafts never stood."""
+    listed = [record for record in records if not record.is_draft]
+    standing = [record for record in listed if record.date <= day]
     if not standing:
-        first = f"; the first is record {records[0].number} of {records[0].date}" if records else ""
-        raise UserError(f"no record stood on {day}{first}")
+        first = f"; the first is record {listed[0].number} of {listed[0].date}" if listed else ""
+        drafts = sum(record.is_draft and record.date <= day for record in records)
+        passed = f"; {drafts} of that time or before are drafts, not frozen or without a listed time" if drafts else ""
+        raise UserError(f"no record stood on {day}{first}{passed}")
     record = standing[-1]
     when = "set that day" if record.date == day else f"set on {record.date}"
     return Resolution(record, f"{day} is record {record.number}, {when}")

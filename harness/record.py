@@ -83,12 +83,25 @@ class Record:
         """How the record is called in a sentence: `record 40`, or the script's name."""
         return f"record {self.number}" if self.number else self.script_name
 
+    @property
+    def is_draft(self) -> bool:
+        """Whether it never stood as a record: it is not frozen, or the leaderboard gives it no number or no time."""
+        return not self.sha256 or self.number in ("", "0") or self.listed.minutes is None
+
     def script_sha256(self) -> str:
         """SHA-256 of the script as it is on disk now. Raises UserError when there is none to read."""
         try:
             return hashlib.sha256(self.script.read_bytes()).hexdigest()
         except OSError as error:
             raise UserError(f"{self.script}: {error.strerror}; a record needs its train script") from None
+
+    def read_script(self) -> str:
+        """The script as text that is safe to show, lines ending in a newline alone. Raises UserError."""
+        try:
+            text = self.script.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise UserError(f"{self.script}: {error.strerror}; a record needs its train script") from None
+        return printable(text.replace("\r\n", "\n"))
 
 
 REQUIRED, OPTIONAL = True, False

@@ -8,6 +8,20 @@ from harness import archive as archive_module
 from harness.errors import UserError
 
 
+def freeze(folder, digest="f" * 64):
+    """Write a hash into the facts of a record."""
+    path = folder / "record.toml"
+    path.write_text(path.read_text().replace('sha256 = ""', f'sha256 = "{digest}"'))
+
+
+@pytest.fixture
+def archive(archive):
+    """The small archive, every record of it frozen."""
+    for folder in archive.iterdir():
+        freeze(folder)
+    return archive
+
+
 def test_discover_sorts_by_date_then_number(archive):
     numbers = [record.number for record in archive_module.discover(archive)]
     assert numbers == ["01", "21", "21c", "22", "39", "40"]
@@ -48,6 +62,31 @@ def test_a_date_is_explained(archive):
     assert archive_module.find("2025-10-15", archive).note == "2025-10-15 is record 40, set on 2025-10-04"
     assert archive_module.find("2025-10-04", archive).note == "2025-10-04 is record 40, set that day"
     assert archive_module.find("40", archive).note == ""
+
+
+@pytest.mark.parametrize(
+    "number, old, new",
+    [
+        ("41", 'sha256 = "' + "f" * 64, 'sha256 = "'),
+        ("0", "", ""),
+        ("41", "minutes = 2.358\n", ""),
+    ],
+    ids=["not frozen", "not numbered", "not listed"],
+)
+def test_a_draft_never_stood(archive, add, number, old, new):
+    folder = add(number, "2025-10-09", "my-idea")
+    freeze(folder)
+    assert archive_module.resolve("2025-10-15", archive).number == ("41" if number == "41" else "40")
+    path = folder / "record.toml"
+    path.write_text(path.read_text().replace(old, new))
+    assert archive_module.find("2025-10-15", archive).note == "2025-10-15 is record 40, set on 2025-10-04"
+    assert archive_module.resolve("my-idea", archive).folder == folder
+
+
+def test_where_all_are_drafts_it_is_said(tmp_path, add):
+    add("41", "2025-10-09", "my-idea")
+    with pytest.raises(UserError, match=r"no record stood on 2025-10-15; 1 of that time or before are drafts"):
+        archive_module.resolve("2025-10-15", tmp_path / "records")
 
 
 @pytest.mark.parametrize(
