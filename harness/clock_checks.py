@@ -63,7 +63,7 @@ def check_clock_average(case: Case) -> Check:
                 continue
             name, misfits = definition_of_average(lines, validation)
             if name is None:
-                odd.append(f"averages of {entry.name} follow no known definition")
+                odd.append(f"averages follow no known definition ({entry.at(_last_timed(entry.run))})")
             used.add(name)
             faults += [f"time is not steps x average ({entry.at(int(line))})" for line in misfits if name]
     if faults:

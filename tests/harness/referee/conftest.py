@@ -1,11 +1,14 @@
 """A small forge of logs: honest submissions of five runs, to be doctored one cheat at a time."""
 
+import datetime
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from harness.record import Record
 
 BANNER = "=" * 100
 SCRIPT = '''"""A toy record: enough of a script for the referee to read, never run."""
@@ -132,6 +135,13 @@ class Forge:
             forged.write(self.folder / "logs" / f"run{i}.txt")
         return self.folder / "logs"
 
+    def runs(self, finals, folder: str = "logs", noise: int = 0, **changes) -> list[Path]:
+        """Honest logs that end at the given losses; `noise` is the seed of the first."""
+        return [
+            self.log(f"{folder}/run{i}.txt", noise=noise + i, **({"final": final} | changes))
+            for i, final in enumerate(finals)
+        ]
+
     def run_folder(self, name: str = "a", manifest=("fineweb10B", "f" * 64), fast: float = 1.0, **changes) -> Path:
         """A run folder of our own launcher: log.txt, run.json with a witness whose clock runs `fast` times as fast."""
         forged = Forged(environment=[f"manifest={manifest[1]}", "seed=none"], **changes)
@@ -180,3 +190,17 @@ def evidence():
 def script():
     """The script that honest logs embed."""
     return SCRIPT
+
+
+@pytest.fixture
+def draft(tmp_path):
+    """draft(script, name, **facts) -> an unfrozen Record in a folder of its own."""
+
+    def make(script="print('val_loss')\n", name="record", **facts):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "train.py").write_text(script)
+        known = {"number": "99", "date": datetime.date(2025, 10, 4), "title": "A draft", "edition": "2025-02-01"}
+        return Record(folder=folder, **(known | facts))
+
+    return make

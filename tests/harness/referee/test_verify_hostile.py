@@ -27,6 +27,7 @@ def test_fifo_in_a_folder_is_not_opened(forge):
     began = time.monotonic()
     assert len(names([folder])) == 5
     assert time.monotonic() - began < 20
+    assert any("pipe.txt: is not a regular file" in note for note in verify([folder]).notes)
 
 
 def test_fifo_by_name_is_refused_at_once(tmp_path):
@@ -66,8 +67,9 @@ def test_unreadable_file_whoever_runs_this(forge, monkeypatch):
         verify([folder])
 
 
-def test_no_such_path(tmp_path):
-    result = CliRunner().invoke(main, ["verify", str(tmp_path / "none.txt")])
+@pytest.mark.parametrize("name", ["none.txt", "a" * 5000])
+def test_no_such_path(tmp_path, name):
+    result = CliRunner().invoke(main, ["verify", str(tmp_path / name)])
     assert result.exit_code == 2
     assert result.output.startswith("error: ") and result.output.count("\n") == 1
 
@@ -78,6 +80,12 @@ def test_file_that_is_no_log(tmp_path, content):
     result = CliRunner().invoke(main, ["verify", str(tmp_path / "x.txt")])
     assert result.exit_code in (1, 2, 3)
     assert "Traceback" not in result.output
+
+
+def test_an_empty_path_is_not_the_current_folder(forge, monkeypatch):
+    monkeypatch.chdir(forge.submission())
+    with pytest.raises(UserError, match="path of a log is empty"):
+        verify([""])
 
 
 def test_folder_without_logs(tmp_path):

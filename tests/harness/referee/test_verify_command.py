@@ -1,0 +1,67 @@
+"""What `harness verify` prints, and what each line of it rests on."""
+
+import json
+import re
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from harness.cli import main
+from harness.verify import to_json, verify
+
+
+def test_every_check_says_where(forge):
+    baseline = forge.runs([3.278] * 4, "baseline", pace_ms=61.0)
+    verdicts = [verify([forge.submission()], against=baseline), verify([forge.run_folder()], against=baseline)]
+    verdicts += [verify([forge.submission(source=None)], against=baseline), verify([forge.log(steps=20)])]
+    checks = [check for verdict in verdicts for check in verdict.judged.checks]
+    silent = [check for check in checks if not re.search(r"\(.*\.txt(:\d+)?\)", check.evidence)]
+    assert {check.evidence for check in silent} == {"no logs of the prior record were given (--against)"}
+
+
+def test_evidence_from_a_log_of_several_runs_names_the_file_and_its_line(forge, evidence):
+    log, second = forge.log(), forge.log("second.txt", noise=1)
+    lines = log.read_text().splitlines()
+    log.write_text("\n".join(lines[:-1] + second.read_text().split("=" * 100 + "\n")[-1].splitlines()) + "\n")
+    verdict = verify([log])
+    assert [Path(run["path"]).name for run in verdict.judged.runs] == ["run.txt#1", "run.txt#2"]
+    place = re.search(r"\((.*):(\d+)\)", evidence(verdict, "complete"))
+    assert Path(place[1]) == log
+    assert log.read_text().splitlines()[int(place[2]) - 1].startswith("step:600/600 val_loss:")
+
+
+def test_command_prints_and_exits(forge):
+    folder = forge.submission()
+    result = CliRunner().invoke(main, ["verify", str(folder)])
+    assert result.exit_code == 0
+    assert "HOLDS" in result.output.splitlines()[-1]
+    assert any(line.startswith("PASS     complete ") for line in result.output.splitlines())
+
+
+def test_json_follows_the_schema(forge):
+    content = json.loads(to_json(verify([forge.submission()])))
+    expected = {"verdict", "edition", "target", "runs", "n", "mean_val_loss", "std_val_loss", "p_value"}
+    expected |= {"mean_train_time_s", "std_train_time_s", "runs_needed", "checks"}
+    assert expected <= set(content)
+    run = {"path", "dialect", "steps", "planned_steps", "complete", "val_loss", "train_time_ms", "step_avg_ms"}
+    run |= {"torch", "gpus", "gpu", "source_sha256", "seed", "fidelity"}
+    assert set(content["runs"][0]) == run
+    assert {"rule", "status", "evidence", "edition"} == set(content["checks"][0])
+    assert (content["verdict"], content["n"], content["runs_needed"]) == ("holds", 5, 0)
+
+
+def test_json_of_a_diverged_run_has_no_nan(forge):
+    text = to_json(verify([forge.log(final=float("nan"))]))
+    assert "NaN" not in text and json.loads(text)["mean_val_loss"] is None
+
+
+def test_nothing_in_a_log_is_executed(forge, tmp_path, script):
+    mark = tmp_path / "executed"
+    verify([forge.log(source=f"open({str(mark)!r}, 'w')\n" + script)])
+    assert not mark.exists()
+
+
+def test_the_manual_describes_every_rule_and_no_other(forge):
+    manual = (Path(__file__).parents[3] / "docs" / "judging.md").read_text()
+    described = set(re.findall(r"^\| `([a-z-]+)` \|", manual, flags=re.MULTILINE))
+    assert described == {check.rule for check in verify([forge.run_folder()]).judged.checks}
