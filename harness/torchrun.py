@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UserError
-from harness.machine import cores
+from harness.machine import GIB, cores
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 RANKS = "ranks"  # folder of torchrun's own log files, while the job runs
+
+# glibc takes every large block from the system and gives it back as soon as it is freed, to be faulted in anew, page by
+# page, at the next step: with these a smoke step of record 40 on two ranks takes 0.67 s instead of 1.01 s (mallopt(3)).
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(4 * GIB), "MALLOC_TRIM_THRESHOLD_": str(8 * GIB)}
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,9 @@ def check_port(nodes: Nodes) -> None:
 
 
 def environment(ranks: int, cuda: bool) -> dict[str, str]:
-    """Environment of a job. On the CPU the ranks share the cores; all that concerns NCCL is left as the user set it."""
-    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    if not cuda:
-        env.setdefault("OMP_NUM_THREADS", str(max(1, cores() // ranks)))
-    return env
+    """Environment of a job. On the CPU the ranks share the cores and keep freed memory.
+
+    What the user set stays, and all that concerns NCCL is the user's.
+    """
+    on_cpu = {} if cuda else {"OMP_NUM_THREADS": str(max(1, cores() // ranks)), **KEEP_MEMORY}
+    return {**on_cpu, **os.environ, "PYTHONUNBUFFERED": "1"}

@@ -161,6 +161,16 @@ def test_the_cores_are_shared_among_the_ranks(monkeypatch):
     assert environment(1, cuda=False)["OMP_NUM_THREADS"] == "7"
 
 
+def test_ranks_on_the_cpu_keep_the_memory_they_freed_unless_told_otherwise(monkeypatch):
+    names = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    assert [environment(2, cuda=False)[name] for name in names] == ["4294967296", "8589934592"]
+    assert not set(names) & set(environment(2, cuda=True))
+    monkeypatch.setenv(names[0], "131072")
+    assert [environment(2, cuda=False)[name] for name in names] == ["131072", "8589934592"]
+
+
 TRACEBACK = "Traceback (most recent call last):\n  File x\n"
 
 
