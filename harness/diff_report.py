@@ -3,19 +3,20 @@
 import shutil
 import sys
 import textwrap
+from dataclasses import asdict
 
 from harness.archive import resolve
 from harness.diff import SectionDiff, compare
-from harness.diff_tables import figures, settings, stat
 from harness.diff_view import Options, View
-from harness.errors import UserError
 from harness.outline import claim
 from harness.record import Record
-from harness.settings import read_settings
+from harness.settings import Setting, read_settings
 from timing.text import printable
 
 NARROWEST, WIDEST = 60, 200
 BAR = 30  # characters of the longest bar of --stat
+ABSENT = "—"
+UNITS = {"minutes": "min", "logged_minutes": "min", "step_avg_ms": "ms", "gpu_memory_gib": "GiB"}
 
 
 def diff(old: str, new: str, *, only_stat: bool = False, only_facts: bool = False, colour: bool | None = None, **how):
@@ -24,7 +25,7 @@ def diff(old: str, new: str, *, only_stat: bool = False, only_facts: bool = Fals
     `how` are fields of Options. Raises UserError for unknown records and unreadable scripts.
     """
     records = resolve(old), resolve(new)
-    sources = [read_source(record) for record in records]
+    sources = [record.read_script() for record in records]
     columns = min(max(shutil.get_terminal_size((120, 24)).columns, NARROWEST), WIDEST)
     colour = sys.stdout.isatty() if colour is None else colour
     view = View(*sources, Options(**{"width": columns} | how, colour=colour))
@@ -40,15 +41,6 @@ def diff(old: str, new: str, *, only_stat: bool = False, only_facts: bool = Fals
     return view.text()
 
 
-def read_source(record: Record) -> str:
-    """A record's script as text that is safe to show. Raises UserError."""
-    try:
-        text = record.script.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise UserError(f"{record.script}: {error.strerror}") from error
-    return printable(text.replace("\r\n", "\n"))
-
-
 def _header(view: View, records: tuple[Record, Record], sources: list[str], parts: list[SectionDiff]) -> None:
     """Who is compared with whom, what the newer record says is new, and how much changed."""
     old, new = records
@@ -59,13 +51,17 @@ def _header(view: View, records: tuple[Record, Record], sources: list[str], part
     if said and old.number != new.number:
         view.line()
         view.line(textwrap.fill(said, min(view.options.width, 110), initial_indent="  ", subsequent_indent="  "))
-    *_, come, gone, moved = map(int, stat(parts)[-1][1:])
-    changed = sum(part.changed for part in parts)
     view.line()
+    view.line(summary(parts), "dim")
+
+
+def summary(parts: list[SectionDiff]) -> str:
+    """How much changed, in a sentence without its full stop."""
+    *_, come, gone, moved = stat(parts)[-1]
+    changed = sum(part.changed for part in parts)
     if changed == 0:
-        view.line("the scripts are equal", "dim")
-        return
-    view.line(f"{come} lines added, {gone} deleted, {moved} moved, in {changed} of {len(parts)} sections", "dim")
+        return "the scripts are equal"
+    return f"{come} lines added, {gone} deleted, {moved} moved, in {changed} of {len(parts)} sections"
 
 
 def _stat(view: View, parts: list[SectionDiff]) -> None:
@@ -102,3 +98,62 @@ def _table(view: View, title: str, rows: list[tuple[str, str, str]], records: tu
         for index in range(max(map(len, cells))):
             left, right = (cell[index] if index < len(cell) else "" for cell in cells)
             view.line(f"{name if index == 0 else '':{first}}  {left:{second}}  {right}".rstrip())
+
+
+def stat(parts: list[SectionDiff]) -> list[tuple[str, ...]]:
+    """Rows (section, lines before, lines after, added, deleted, moved), the last one the sum; all text."""
+    counts = []
+    for part in parts:
+        same = part.count("same")
+        come, gone, here = part.count("come"), part.count("gone"), part.count("come", moved=True)
+        away = part.count("gone", moved=True)
+        counts.append((part.title, same + gone + away, same + come + here, come, gone, here))
+    total = ("all", *(sum(column) for column in list(zip(*counts))[1:]))
+    return [(title, *map(str, numbers)) for title, *numbers in [*counts, total]]
+
+
+def settings(old: dict[str, Setting], new: dict[str, Setting]) -> list[tuple[str, str, str]]:
+    """Rows (setting, old default, new default) of those that differ, in the new script's order, dropped ones last."""
+    rows = []
+    for name in [*new, *(name for name in old if name not in new)]:
+        before, after = (_default(side.get(name)) for side in (old, new))
+        if before != after:
+            rows.append((name, before, after))
+    return rows
+
+
+def _default(setting: Setting | None) -> str:
+    if setting is None:
+        return ABSENT
+    return "(computed)" if setting.default is None else _number(setting.default)
+
+
+def figures(old: Record, new: Record) -> list[tuple[str, str, str]]:
+    """Rows (fact, old, new) of the published facts that differ."""
+    before, after = _figures(old), _figures(new)
+    return [(_title(name), before[name], after[name]) for name in after if before[name] != after[name]]
+
+
+def _title(name: str) -> str:
+    words = name.replace("_ms", "").replace("_gib", "").replace("_minutes", " time").replace("_", " ")
+    return f"{words} ({UNITS[name]})" if name in UNITS and words != name else words
+
+
+def _figures(record: Record) -> dict[str, str]:
+    """The facts of a record as text, in the order in which a reader asks for them."""
+    listed = asdict(record.listed)
+    note = listed.pop("note")
+    trained = None
+    if record.listed.steps and record.listed.tokens_per_step:
+        trained = record.listed.steps * record.listed.tokens_per_step
+    facts = {"date": record.date, "techniques": ", ".join(record.techniques)} | listed
+    facts |= {"training_tokens": trained, "rules": record.edition, "kind": record.kind, "shards": record.shards}
+    facts |= {"gpu_memory_gib": record.gpu_memory_gib, "credit": ", ".join(record.credit), "note": note}
+    return {name: ABSENT if value in (None, "") else _number(value) for name, value in facts.items()}
+
+
+def _number(value: object) -> str:
+    """A value as text, the thousands of whole numbers marked."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 1000:
+        return f"{value:,}"
+    return str(value)

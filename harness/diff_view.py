@@ -103,17 +103,13 @@ class View:
     def _between(self, row: Fold | Heading | Arrival) -> None:
         """Draw what stands between the lines of a diff."""
         if isinstance(row, Heading):
-            self.line(f"{'':9} @ {row.scope}", "bold cyan")
+            self.line(f"{'':9} @ {row.text}", "bold cyan")
         elif isinstance(row, Arrival):
-            self.line(f"{'':9} » {_count(row.count)} moved here from line {row.origin} of the old script", "blue")
-        elif row.reason == "same":
-            self.line(f"{'⋯':>9} {_count(len(row.lines))} unchanged", "dim")
+            self.line(f"{'':9} » {row.text}", "blue")
         elif row.reason == "away":
-            self.line(
-                f"{row.lines[0].old:>4}      « {_count(len(row.lines))} moved to line {row.lines[0].peer}", "blue"
-            )
+            self.line(f"{row.lines[0].old:>4}      « {row.text}", "blue")
         else:
-            self.line(f"{'⋯':>9} its claim, rewritten: --whole shows the lines, `harness show` the new text", "dim")
+            self.line(f"{'⋯':>9} {row.text}", "dim")
 
     def _lines(self, block: list[Line]) -> None:
         if self.options.side_by_side:
@@ -172,7 +168,3 @@ class View:
         if self.options.colour and text.style != "dim":
             text.pad_right(max(0, self.options.width - text.cell_len))
         return text
-
-
-def _count(lines: int) -> str:
-    return "1 line" if lines == 1 else f"{lines} lines"

@@ -15,12 +15,20 @@ class Fold:
     reason: str
     lines: tuple[Line, ...]
 
+    @property
+    def text(self) -> str:
+        """What was left out, in words."""
+        if self.reason == "claim":
+            return "its claim, rewritten: --whole shows the lines, `harness show` the new text"
+        count = _count(len(self.lines))
+        return f"{count} unchanged" if self.reason == "same" else f"{count} moved to line {self.lines[0].peer}"
+
 
 @dataclass(frozen=True)
 class Heading:
     """The definition in which the lines that follow stand."""
 
-    scope: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,15 @@ class Arrival:
 
     origin: int
     count: int
+
+    @property
+    def text(self) -> str:
+        """Whence they came, in words."""
+        return f"{_count(self.count)} moved here from line {self.origin} of the old script"
+
+
+def _count(lines: int) -> str:
+    return "1 line" if lines == 1 else f"{lines} lines"
 
 
 def rows(section: SectionDiff, context: int = 3, whole: bool = False) -> list[Line | Fold | Heading | Arrival]:

@@ -1,27 +1,32 @@
 """The three commands that show the archive: pictures, the leaderboard, the static page."""
 
-import ast
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
 import pandas as pd
 
-from harness import frames
-from harness.archive import ROOT, Record, discover
+from harness import frames, hunks
+from harness.archive import ROOT, Record, ancestor, discover
+from harness.diff import Line, SectionDiff, compare
+from harness.diff_report import summary
 from harness.errors import UserError
 from harness.fidelity import LABELS
 from harness.files import write_whole
 from harness.ledgers import ledgers
+from harness.outline import docstring
 from harness.published import published_curves
 from harness.replayed import read_replays
 from harness.standings import standings
 from reports import charts, leaderboard, site
 from reports.cards import Script
+from reports.diffs import Row
 
 REPOSITORY = ROOT.parent
 OUT = REPOSITORY / "reports" / "out"
 FIGURES = REPOSITORY / "reports" / "figures"
 COMMITTED = ("progress", "attribution")
+CONTEXT = 2  # unchanged lines around a change, on the page
 PAGES = {"README.md": True, "records/README.md": False}
 """Pages with a generated table, and whether it is the compact one of the records in the archive."""
 
@@ -32,9 +37,9 @@ def draw(names: tuple[str, ...], out: Path | None, records: tuple[str, ...], run
     `write` also renews the committed figures. UserError for an unknown chart, and for one asked for by name that has
     nothing to show; among all of them such a one is left out, and the text says so.
     """
-    out, said = out or OUT, []
     if unknown := [name for name in names if name not in charts.CHARTS]:
         raise UserError(f"no chart {unknown[0]!r}; there are {', '.join(charts.CHARTS)}")
+    out, said = _folder(out or OUT), []
     data = frames.everything(runs_dir, records)
     for name in names or charts.CHARTS:
         if name == "machine" and data["replays"].empty:
@@ -48,7 +53,7 @@ def draw(names: tuple[str, ...], out: Path | None, records: tuple[str, ...], run
                 path = _save(out, charts.file_name(name, theme, size, kind), content)
         said.append(f"{name}: {path.with_name(name)}[-column]-{{light,dark}}.{{svg,png}}")
     if write:
-        said += [str(_save(FIGURES, file, content)) for file, content in committed_figures(data).items()]
+        said += [str(_save(_folder(FIGURES), file, content)) for file, content in committed_figures(data).items()]
     return "\n".join(said)
 
 
@@ -64,9 +69,17 @@ def committed_figures(data: dict[str, pd.DataFrame]) -> dict[str, bytes]:
     }
 
 
+def _folder(out: Path) -> Path:
+    """The folder `out`, made where it is missing. UserError where that cannot be, before anything is drawn."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out} cannot be made: {error.strerror}; choose another place with --out") from None
+    return out
+
+
 def _save(folder: Path, name: str, content: bytes | str) -> Path:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         return write_whole(folder / name, content)
     except OSError as error:
         raise UserError(
@@ -105,7 +118,7 @@ def write_pages(repository: Path = REPOSITORY) -> str:
 
 def write_report(out: Path | None, runs_dir: Path, root: Path | None = None) -> Path:
     """Write the static page `index.html` into `out`; returns its path."""
-    return _save(out or OUT, "index.html", site.render(page(runs_dir, root)))
+    return _save(_folder(out or OUT), "index.html", site.render(page(runs_dir, root)))
 
 
 def page(runs_dir: Path, root: Path | None = None) -> site.Page:
@@ -141,38 +154,32 @@ def _figure(name: str, data: dict) -> site.Figure:
 
 
 def scripts(records: list[Record]) -> dict[str, Script]:
-    """Each archived record's script with its claim and with the nearest ancestor that is in the archive too."""
-    by_number = {record.number: record for record in records}
-    found, latest = {}, None
+    """Each archived record's script, and what changed in it since the nearest ancestor that is in the archive too."""
+    found = {}
     for record in records:
-        against = by_number.get(record.parent) or latest
-        source = _text(record.script)
-        note = ""
-        if against and against.number != record.parent:
-            note = (
-                f"{against.number} is the nearest before it with a script here; its parent is {record.parent or 'none'}"
-            )
+        base = ancestor(record, records)
+        source, before = record.read_script(), base.read_script() if base else ""
+        parts = compare(before, source) if base else []
+        aside = f". Its parent, {record.parent}, has no script here" if base and base.number != record.parent else ""
         found[record.number or record.slug] = Script(
             source=source,
-            claim=claim(source),
-            against=against.number if against else "",
-            against_source=_text(against.script) if against else "",
-            note=note,
+            claim=docstring(source),
+            against=base.number if base else "",
+            against_source=before,
+            changes=tuple(row for part in parts for row in _rows(part)),
+            summary=summary(parts) + aside if parts else "",
         )
-        latest = record
     return found
 
 
-def claim(source: str) -> str:
-    """A script's opening docstring, "" if it has none or is not Python. Nothing of the script is executed."""
-    try:
-        return ast.get_docstring(ast.parse(source)) or ""
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return ""
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+def _rows(part: SectionDiff) -> Iterator[Row]:
+    """One section of a diff as the page draws it; the rewritten claim is left out, which stands above the diff."""
+    yield Row("section", part.title if part.changed else f"{part.title}: unchanged, {len(part.lines)} lines")
+    for row in hunks.rows(part, CONTEXT) if part.changed else ():
+        if isinstance(row, Line):
+            kind = "moved" if row.moved else row.kind
+            yield Row(kind, line=row.old if kind == "gone" else row.new, words=row.words)
+        elif isinstance(row, hunks.Heading):
+            yield Row("scope", row.text)
+        elif not (isinstance(row, hunks.Fold) and row.reason == "claim"):
+            yield Row("note", row.text)

@@ -5,9 +5,8 @@ import textwrap
 
 from rich.console import Console
 
-from harness.archive import discover, find, number_key
-from harness.diff_report import read_source
-from harness.diff_tables import settings
+from harness.archive import ancestor, discover, find
+from harness.diff_report import settings
 from harness.errors import UserError
 from harness.outline import docstring
 from harness.plot import plot
@@ -26,7 +25,7 @@ def show(name: str, console: Console, runs_dir="runs", root=None) -> None:
     """Print the record that `name` means. Raises UserError for unknown names and unreadable scripts."""
     found = find(name, root)
     record = found.record
-    source = read_source(record)
+    source = record.read_script()
     if found.note:
         console.print(found.note, style="dim")
     console.print(_safe(" · ".join(filter(None, (record.label, str(record.date), record.title)))), style="bold")
@@ -91,7 +90,7 @@ def _claim(console: Console, source: str) -> None:
 
 def _settings(console: Console, record: Record, root) -> None:
     """Settings against the parent, or against the nearest earlier record where the parent's script is missing."""
-    base = parent_of(record, root)
+    base = ancestor(record, discover(root))
     if base is None:
         return
     try:
@@ -108,14 +107,6 @@ def _settings(console: Console, record: Record, root) -> None:
     wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, before, after in rows:
         console.print(_safe(f"{name:{wide[0]}}  {before:>{min(wide[1], 40)}} → {after}"), soft_wrap=True)
-
-
-def parent_of(record: Record, root=None) -> Record | None:
-    """The record's parent if it is in the archive, else the nearest earlier one, or None for the first of all."""
-    if not record.parent:
-        return None
-    earlier = [other for other in discover(root) if number_key(other.number) <= number_key(record.parent)]
-    return max(earlier, key=lambda other: number_key(other.number), default=None)
 
 
 def _curve(console: Console, record: Record) -> None:

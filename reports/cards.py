@@ -5,19 +5,24 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from reports.diffs import Diff, diff
+from reports.diffs import Diff, Row, diff
 from reports.leaderboard import number, p_text, spread
 
 
 @dataclass(frozen=True)
 class Script:
-    """A record's frozen script: its source, its claim, and the script it is compared with ("" if none)."""
+    """A record's frozen script: its source, its claim, and how it differs from another record's.
+
+    against: number of that record, "" if there is none.  changes: the rows of the diff.  summary: the diff in a
+    sentence without a full stop.
+    """
 
     source: str
     claim: str
     against: str = ""
     against_source: str = ""
-    note: str = ""
+    changes: tuple[Row, ...] = ()
+    summary: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Card:
     replays: list
     diff: Diff | None
     diff_against: str
-    diff_note: str
+    diff_summary: str
 
 
 def record_id(name: str) -> str:
@@ -118,10 +123,14 @@ def make_card(
         rival=rival,
         has_curve=row.number in curves,
         replays=replays,
-        diff=diff(script.against_source, script.source, most_bytes) if script and script.against else None,
+        diff=_diff(script, most_bytes) if script and script.against else None,
         diff_against=script.against if script else "",
-        diff_note=script.note if script else "",
+        diff_summary=script.summary if script else "",
     )
+
+
+def _diff(script: Script, most_bytes: int) -> Diff:
+    return diff(script.against_source, script.source, script.changes, most_bytes)
 
 
 def cells(row) -> tuple[Cell, ...]:

@@ -4,8 +4,8 @@ import textwrap
 
 import pytest
 
-from harness import diff_tables
 from harness.diff import compare
+from harness.diff_report import stat
 from harness.diff_view import Options, View
 from harness.hunks import Arrival, Fold, Heading, rows, side_by_side
 from harness.outline import OPENING, claim, lines_of, scopes, sections
@@ -99,7 +99,7 @@ def test_rows_fold_what_is_not_near_a_change_and_name_the_definition():
     assert isinstance(drawn[0], Fold) and drawn[0].reason == "same" and len(drawn[0].lines) == 12
     assert drawn[1].text == "    def width(self):"
     assert [row.kind for row in drawn[1:]] == ["same", "gone", "come"]
-    heads = [row.scope for row in rows(parts[-1], context=0) if isinstance(row, Heading)]
+    heads = [row.text for row in rows(parts[-1], context=0) if isinstance(row, Heading)]
     assert heads == ["class Block › def width"]
 
 
@@ -177,7 +177,7 @@ def test_colour_marks_changed_lines_only():
 
 def test_stat_counts_lines_by_section():
     parts = compare(SCRIPT, SCRIPT.replace("    dim: int = 64\n", ""))
-    assert diff_tables.stat(parts) == [
+    assert stat(parts) == [
         (OPENING, "11", "11", "0", "0", "0"),
         ("Settings", "10", "9", "0", "1", "0"),
         ("Model", "18", "18", "0", "0", "0"),

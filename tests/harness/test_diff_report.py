@@ -3,9 +3,8 @@
 import pytest
 from click.testing import CliRunner
 
-from harness import diff_tables
 from harness.cli import main
-from harness.diff_report import diff
+from harness.diff_report import diff, settings
 from harness.record import load
 from harness.settings import read_settings
 
@@ -55,7 +54,7 @@ def test_settings_that_only_one_script_has(tmp_path):
     for name, body in (("a", "x: int = 1\n    y: int = 2"), ("b", "y: int = 2\n    z: tuple = f()")):
         (tmp_path / f"{name}.py").write_text(f"class Settings:\n    {body}\n")
     old, new = (read_settings(tmp_path / f"{name}.py") for name in "ab")
-    assert diff_tables.settings(old, new) == [("z", "—", "(computed)"), ("x", "1", "—")]
+    assert settings(old, new) == [("z", "—", "(computed)"), ("x", "1", "—")]
 
 
 def test_the_command(two):

@@ -9,6 +9,7 @@ from harness.published import published_curves
 from harness.standings import standings
 from reports import charts, site
 from reports.cards import Script
+from reports.diffs import Row
 
 HOSTILE = (
     "</script><script>document.title='pwned'</script><img src=x onerror=alert(1)> \u2028 $\\frac{ {{7*7}} &amp; \"'`"
@@ -60,6 +61,19 @@ def _replay_row(**changes) -> dict:
     } | changes
 
 
+def _script(source: str, before: str = "a = 1\n", **told) -> Script:
+    rows = [Row("gone", line=i + 1) for i in range(before.count("\n"))]
+    rows += [Row("come", line=i + 1) for i in range(source.count("\n"))]
+    told = {"claim": "It is fast.", "against": "24", "summary": "1 line added, 1 deleted"} | told
+    return Script(source, against_source=before, changes=(Row("section", "All"), *rows), **told)
+
+
+@pytest.fixture(scope="session")
+def script():
+    """A factory of scripts in whose diff every line of `before` went and every one of `source` came."""
+    return _script
+
+
 @pytest.fixture(scope="session")
 def replay_row():
     """A factory of our own runs as `harness.replayed` reads them, with their projection."""
@@ -96,7 +110,7 @@ def make_page(data, table):
             figures=drawn,
             replays=own,
             replay_curves=points,
-            scripts=scripts if scripts is not None else {"40": Script("a = 2\n", "It is fast.", "24", "a = 1\n")},
+            scripts={"40": _script("a = 2\n")} if scripts is None else scripts,
         )
 
     return make

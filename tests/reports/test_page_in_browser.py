@@ -6,7 +6,6 @@ import time
 import pytest
 
 from reports import site
-from reports.cards import Script
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -30,9 +29,9 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def address(make_page, hostile, tmp_path_factory):
+def address(make_page, script, hostile, tmp_path_factory):
     """The real page with one hostile row and one diff, on disk."""
-    changed = Script("a = 2\n# " + hostile, "It is fast.", "24", "a = 1\n")
+    changed = script(f"a = 2\n# {hostile}\n")
     path = tmp_path_factory.mktemp("page") / "index.html"
     path.write_text(site.render(make_page({"39": {"title": hostile, "credit": hostile}}, {"40": changed})))
     return path.as_uri()
