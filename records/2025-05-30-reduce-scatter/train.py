@@ -9,7 +9,7 @@ New        No gradient is all-reduced any more. A reduce-scatter gives each rank
            Adam's work and memory. All scalars live in one vector; embedding tables have 50,304 rows.
 Parent     23 (2025-05-25): gradient communication launched while the backward pass runs.
 Credit     @vagrawal
-Source     https://github.com/KellerJordan/modded-nanogpt/pull/102
+Source     https://github.com/KellerJordan/modded-nanogpt
 Rules      edition 2025-02-01: 10 untimed warmup steps, state restored, then every training step is timed.
 
 Run        torchrun --standalone --nproc_per_node=8 train.py        1, 2 and 4 ranks train on the same tokens: each

@@ -78,8 +78,8 @@ def test_norm_s_epsilon_is_the_input_dtype_s(record):
 
 
 def test_the_first_loss_is_that_of_a_tied_head(record):
-    """Sheet 05: every block starts as nothing, so an input token e answers itself with the logit sqrt(dim)·‖e‖, which is
-    16 at full width; the other tokens' logits have a variance of 1/3."""
+    """Sheet 05: every block starts as nothing, so an input token e answers itself with the logit sqrt(dim)·‖e‖, which
+    is 16 at full width; the other tokens' logits have a variance of 1/3."""
     torch.manual_seed(0)
     settings = record.Settings(vocab_size=2048, num_layers=2, num_heads=2, mlp_dim=64, row_tokens=64)
     model = record.GPT(settings)
