@@ -3,8 +3,10 @@
 import datetime
 import json
 import math
+import re
 from statistics import fmean, stdev
 
+from harness.submission import changes
 from timing.log import Run, printable
 from timing.rules import EDITIONS, RulesError, edition
 
@@ -12,14 +14,17 @@ _CAPABILITY = {"H100": "9.0", "H200": "9.0", "GH200": "9.0", "H800": "9.0", "A10
 _MOST_POINTS = 200
 _HEAD = """\
 # Written by `harness import` from the logs in logs/: a further import of logs of this source writes it anew.
-# No log says how many shards the script needs (8 is what most records took) or how to shrink it for a smoke replay.
+# No log says how many shards the script needs (8 is what most records took) or how to shrink it for a smoke replay,
+# unless the logs are themselves of a smaller run: [smoke] then holds their overrides.
 """
+_OF_THE_TABLE = {"margin", "gpus"}
+_PLAIN = re.compile(r"true|false|-?(?:0|[1-9]\d{0,17})(?:\.\d{1,20})?")
 
 
 def record_toml(runs: list[Run], number: str, date: datetime.date, origin: str, digest: str) -> str:
     """A `record.toml` for the script with SHA-256 `digest` that wrote the logs `runs`; `origin` says whence they are.
 
-    Means and deviation are over the complete runs of the commonest number of steps.
+    Means and deviation are over the complete runs of the commonest number of steps and the same overrides.
     """
     arm = main_arm(runs)
     lines = [
@@ -46,6 +51,7 @@ def record_toml(runs: list[Run], number: str, date: datetime.date, origin: str, 
         "",
         "[smoke]",
         "margin = 0.0",
+        *[f"{_key(name)} = {_plain(value)}" for name, value in _overrides(arm) if name not in _OF_THE_TABLE],
         "",
         "[frozen]",
         f"sha256 = {_text(digest)}",
@@ -54,12 +60,19 @@ def record_toml(runs: list[Run], number: str, date: datetime.date, origin: str, 
 
 
 def main_arm(runs: list[Run]) -> list[Run]:
-    """The complete runs of the commonest number of steps (a log of several runs gives each), longest on a tie."""
+    """The complete runs of the commonest steps and overrides (a log of several runs gives each).
+
+    On a tie those without overrides, then the longest.
+    """
     trials = [trial for run in runs for trial in run.trials() if trial.complete]
-    counts: dict[int, list[Run]] = {}
+    groups: dict[tuple, list[Run]] = {}
     for trial in trials:
-        counts.setdefault(trial.steps, []).append(trial)
-    return max(counts.values(), key=lambda group: (len(group), group[0].steps), default=[])
+        groups.setdefault((trial.steps, changes(trial)), []).append(trial)
+    return max(groups.values(), key=lambda group: (len(group), not changes(group[0]), group[0].steps), default=[])
+
+
+def _overrides(arm: list[Run]) -> tuple[tuple[str, str], ...]:
+    return changes(arm[0]) if arm else ()
 
 
 def _listed(runs: list[Run], arm: list[Run]) -> dict[str, str]:
@@ -84,9 +97,10 @@ def _listed(runs: list[Run], arm: list[Run]) -> dict[str, str]:
         facts["hardware"] = _text(f"{gpu.gpus or gpu.world_size or '?'}x {gpu.gpu or gpu.device}")
     if times:
         facts["logged_minutes"] = f"{fmean(times) / 60_000:.4f}"
-    note = f"no leaderboard figure; {len(runs)} logs, the figures are the mean of {len(arm)} complete runs"
-    undated = "" if any(run.date for run in runs) else "; no log says when, the date is the file's"
-    facts["note"] = _text(note + undated)
+    note = f"no leaderboard figure; the mean of {_counted(arm, 'complete run')}, of {_counted(runs, 'log')} in all"
+    note += "; with the overrides in [smoke]: no record run" if _overrides(arm) else ""
+    note += "" if any(run.date for run in runs) else "; no log says when, the date is the file's"
+    facts["note"] = _text(note)
     return facts
 
 
@@ -112,6 +126,19 @@ def _curve(run: Run) -> str:
     ]
     stride = math.ceil(len(points) / _MOST_POINTS) or 1
     return json.dumps(points[::-1][::stride][::-1])
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_]+", name) else _text(name)
+
+
+def _plain(value: str) -> str:
+    """A logged setting as TOML: a number or truth value as such, anything else as text."""
+    return value if _PLAIN.fullmatch(value) else _text(value)
+
+
+def _counted(things: list, name: str) -> str:
+    return f"{len(things)} {name}{'s' * (len(things) != 1)}"
 
 
 def _text(value: str) -> str:

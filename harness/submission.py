@@ -84,14 +84,18 @@ def collect(paths: Iterable[str | os.PathLike]) -> tuple[list[Entry], list[str]]
     return entries, left_out
 
 
+def changes(run: Run) -> tuple[tuple[str, str], ...]:
+    """The overrides that make a run another than the record's, sorted by name."""
+    return tuple(sorted((name, value) for name, value in run.overrides.items() if name not in OWN_SETTINGS))
+
+
 def arms(entries: Iterable[Entry]) -> list[Arm]:
     """The arms of a submission, the largest first; nothing is ever averaged across them."""
     groups: dict[tuple, list[Entry]] = {}
     for entry in entries:
         run = entry.run
-        changed = tuple(sorted((key, value) for key, value in run.overrides.items() if key not in OWN_SETTINGS))
         planned = run.steps if run.planned_steps is None else run.planned_steps
-        groups.setdefault((run.source_sha256, planned, changed), []).append(entry)
+        groups.setdefault((run.source_sha256, planned, changes(run)), []).append(entry)
     return sorted((Arm(*key, tuple(group)) for key, group in groups.items()), key=lambda arm: -len(arm.entries))
 
 

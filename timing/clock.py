@@ -170,12 +170,16 @@ def usual_pace(lines: Lines) -> float | None:
 
 
 def skipped(run: Run) -> list[Finding]:
-    """Train lines that jump over steps where a log otherwise prints them at a steady cadence; steps that go back."""
+    """Train lines that jump over steps where a log otherwise prints them at a steady cadence; steps that go back; train
+    lines of a step that comes twice."""
     found = []
     for step, line in ((run.train_step, run.train_line), (run.val_step, run.val_line)):
         back = np.flatnonzero(np.diff(step) < 0) + 1
         found += [Finding(int(line[i]), f"step {step[i]} comes after step {step[i - 1]}") for i in back]
     gaps = np.diff(run.train_step)
+    found += [
+        Finding(int(run.train_line[i + 1]), f"step {run.train_step[i]} comes twice") for i in np.flatnonzero(gaps == 0)
+    ]
     if len(gaps) >= 10:
         cadence = int(np.median(gaps))
         found += [

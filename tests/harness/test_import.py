@@ -1,20 +1,15 @@
 """`harness import`: someone else's logs as records, rebuilt byte for byte, inside the folder, without running them."""
 
 import hashlib
-import os
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
 
 from harness.archive import discover
 from harness.cli import main
 from harness.errors import UserError
 from harness.importing import import_logs
 from harness.record import load
-from harness.safe_names import file_name, is_safe, place_all
 from timing.log import read_log
 
 BANNER = "=" * 100 + "\n"
@@ -67,6 +62,22 @@ def test_logs_of_one_source_become_one_record_that_the_archive_loads(theirs, bri
     assert (record.listed.val_loss_std, record.listed.logged_minutes) == (0.01, 0.04)
     assert record.curve == ((0, 10.8), (4, 3.27))
     assert sorted(read_log(path).final_val_loss for path in record.logs.iterdir()) == [3.27, 3.28, 3.29]
+
+
+def test_overrides_of_smaller_runs_become_the_smoke_table(theirs, bring):
+    """... and their logs are never averaged with those of the record's settings."""
+    overrides = 'override model_dim=64\noverride fp8=false\noverride spans=(1, 2)\noverride gpus=7\noverride a.b="x"\n'
+    small = log(3.9).replace("Running PyTorch", overrides + "override seed=3\nRunning PyTorch")
+    (theirs / "small.txt").write_text(small)
+    (theirs / "smaller.txt").write_text(small.replace("3.9000", "3.8000"))
+    (theirs / "full.txt").write_text(log(3.28))
+    record = load(bring()[0][0])
+    assert record.smoke == {"model_dim": 64, "fp8": False, "spans": "(1, 2)", "a.b": '"x"'} and record.smoke_gpus == 2
+    assert (record.listed.runs, record.listed.val_loss) == (2, 3.85)
+    assert "no record run" in record.listed.note
+    (theirs / "fuller.txt").write_text(log(3.27))
+    record = load(bring()[0][0])
+    assert (record.smoke, record.listed.val_loss, record.listed.runs) == ({}, 3.275, 2)
 
 
 def test_other_sources_become_other_records(theirs, bring, tmp_path):
@@ -148,18 +159,6 @@ def test_two_helpers_of_one_name_and_a_file_that_is_a_folder_too(theirs, bring):
     contents = {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*.py")}
     assert contents == {"train.py": SCRIPT, "k.py": "1\n", "module_1.py": "2\n", "module_2.py": "3\n", "a/b.py": "4\n"}
     assert said.count("renamed") == 2
-
-
-@given(st.lists(st.text(min_size=1, max_size=20), max_size=8))
-def test_placed_names_are_safe_and_distinct(names):
-    placed = place_all(names, {"train.py"})
-    assert all(is_safe(name) and not os.path.isabs(name) and ".." not in Path(name).parts for name in placed)
-    assert len({name.casefold() for name in [*placed, "train.py"]}) == len(names) + 1
-
-
-@given(st.text(max_size=200))
-def test_a_log_gets_a_safe_file_name(text):
-    assert is_safe(file_name(text)) and "/" not in file_name(text)
 
 
 def test_nothing_is_run(theirs, bring, monkeypatch, tmp_path):

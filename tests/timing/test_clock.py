@@ -92,6 +92,15 @@ def test_negative_time_is_found(tmp_path):
     assert negative(timed_lines(read_log(path)))
 
 
+def test_step_that_comes_twice_is_found(tmp_path):
+    run = read(tmp_path, times_b())
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    lines.insert(int(run.train_line[99]), lines[run.train_line[99] - 1])
+    (tmp_path / "log.txt").write_text("\n".join(lines) + "\n")
+    (finding,) = skipped(read_log(tmp_path / "log.txt"))
+    assert (finding.line, finding.text) == (run.train_line[99] + 1, "step 100 comes twice")
+
+
 def test_skipped_steps_are_found(tmp_path):
     run = read(tmp_path, {step: time for step, time in times_b().items() if not 100 < step < 140})
     (finding,) = skipped(run)

@@ -6,6 +6,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.verify import to_json, verdict_line, verify
+from timing.log import read_log
 
 
 def test_verdict_line_names_what_it_rests_on(forge):
@@ -62,6 +63,27 @@ def test_a_lone_run_cut_short_has_no_final_loss(forge, status):
     verdict = verify([cut])
     assert (status(verdict, "complete"), status(verdict, "target")) == ("fail", "unknown")
     assert json.loads(to_json(verdict))["mean_val_loss"] is None
+
+
+def curve_of(log):
+    run = read_log(log)
+    return tuple(zip(run.val_step.tolist(), run.val_loss.tolist()))
+
+
+def test_lone_loss_off_the_published_curve_fails(forge, draft, status, evidence):
+    record = draft(curve=curve_of(forge.log("published.txt", noise=7)))
+    assert status(verify([forge.log()], record=record), "curve") == "pass"
+    edited = forge.log()
+    edited.write_text(edited.read_text().replace("val_loss:3.2780", "val_loss:3.2680"))
+    verdict = verify([edited], record=record)
+    assert status(verdict, "curve") == "fail" and "3.2680 at step 600 is -0.0" in evidence(verdict, "curve")
+
+
+def test_another_size_is_not_held_against_the_published_curve(forge, draft, status):
+    record = draft(curve=curve_of(forge.log("published.txt", noise=7)))
+    small = forge.log(final=3.9, environment=["override model_dim=64"])
+    small.write_text(small.read_text().replace("val_loss:3.9000", "val_loss:3.8000"))
+    assert status(verify([small], record=record), "curve") == "unknown"
 
 
 def test_first_edition_asks_for_the_mean_alone(forge, status):
