@@ -9,7 +9,7 @@ FROM nvidia/cuda:13.0.1-base-ubuntu24.04
 
 # Triton compiles its launchers with the C compiler and Python's headers at run time.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends gcc libc6-dev less make python3 python3-dev python3-venv \
+    && apt-get install -y --no-install-recommends gcc libc6-dev less python3 python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
 
 # HOME and USER hold for any --user: torch names its kernel cache by them.

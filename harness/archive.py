@@ -43,6 +43,8 @@ def resolve(name: str, root: Path | str | None = None) -> Record:
 def find(name: str, root: Path | str | None = None) -> Resolution:
     """Like `resolve`, with the sentence that tells how a date or a part of a slug was understood."""
     name = str(name).strip()
+    if not name:
+        raise UserError("which record? `harness list` shows all")
     if "/" in name or name.endswith(".py"):
         return Resolution(_at_path(Path(name)))
     records = discover(root)

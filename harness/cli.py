@@ -43,6 +43,7 @@ def list_records(as_json):
     show(Console(), as_json)
 
 
+POSITIVE = click.FloatRange(0, min_open=True)
 RUN_OPTIONS = (
     click.option("--gpus", type=int, help="Ranks on this machine. Default: all of its GPUs, or 2 CPU ranks."),
     click.option("--scale", default=1.0, metavar="FACTOR", help="Multiply the number of steps, such as by 0.1."),
@@ -52,7 +53,7 @@ RUN_OPTIONS = (
     click.option("--repeat", is_flag=True, help="Allow several passes over a corpus that is too small."),
     click.option("--smoke", is_flag=True, help="Toy size and synthetic tokens, also on a machine with CUDA."),
     click.option("--fresh", is_flag=True, help="Start over, whatever runs of this kind are finished."),
-    click.option("--stall-timeout", default=900.0, metavar="S", help="Seconds without a metric line that end a run."),
+    click.option("--stall-timeout", type=POSITIVE, default=900.0, help="Seconds without a metric line that end a run."),
     click.option("--runs-dir", type=click.Path(path_type=Path), default="runs", show_default=True),
     click.option("--trust", "--yes", "trust", is_flag=True, help="Run code from outside the archive without asking."),
 )
@@ -130,7 +131,7 @@ def data(**options):
 @click.option("--side-by-side/--unified", default=False, help="Two columns, or one (the default).")
 @click.option("--stat", "only_stat", is_flag=True, help="Only the lines changed, section by section.")
 @click.option("--facts", "only_facts", is_flag=True, help="Only the settings and published figures that differ.")
-@click.option("--context", default=3, show_default=True, metavar="LINES", help="Unchanged lines around a change.")
+@click.option("--context", type=click.IntRange(0), default=3, help="Unchanged lines around a change. Default: 3.")
 @click.option("--whole", is_flag=True, help="Fold nothing that changed: claims and moved blocks in full.")
 @click.option("--light", is_flag=True, help="Colours for a light terminal.")
 @click.option("--color/--no-color", "colour", default=None, help="Default: colour on a terminal.")

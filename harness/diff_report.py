@@ -35,7 +35,7 @@ def diff(old: str, new: str, *, only_stat: bool = False, only_facts: bool = Fals
         _facts(view, records)
     if only_stat:
         _stat(view, parts)
-    if not (only_facts or only_stat):
+    if not (only_facts or only_stat) and any(part.changed for part in parts):
         for part in parts:
             view.section(part)
     return view.text()

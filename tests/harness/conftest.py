@@ -1,5 +1,6 @@
 """A small archive of invented records, for tests of the harness."""
 
+import hashlib
 import sys
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def add(tmp_path):
 
 @pytest.fixture
 def fake_machine(monkeypatch, tmp_path, archive):
-    """A CPU machine, the small archive, one process in place of torchrun, and `tmp_path` as the working directory."""
+    """A CPU machine, the small archive, frozen, one process in place of torchrun, and `tmp_path` as the working directory."""
     machine = Machine((), "2.13.0+cpu", None, None, "cpu", 2, 24.0, "Linux")
     monkeypatch.setattr("harness.archive.ROOT", archive)
     monkeypatch.setattr("harness.replay.ROOT", archive)
@@ -85,6 +86,9 @@ def fake_machine(monkeypatch, tmp_path, archive):
         "harness.replay.torchrun_command", lambda script, args, *_: [sys.executable, str(script), *args]
     )
     monkeypatch.chdir(tmp_path)
+    frozen = f'sha256 = "{hashlib.sha256(FAKE.read_bytes()).hexdigest()}"'
     for folder in archive.iterdir():
-        (folder / "train.py").write_text(FAKE.read_text())
+        (folder / "train.py").write_bytes(FAKE.read_bytes())
+        facts = folder / "record.toml"
+        facts.write_text(facts.read_text().replace('sha256 = ""', frozen))
     return machine

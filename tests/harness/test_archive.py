@@ -46,6 +46,11 @@ def test_names_resolve(archive, name, number):
     assert archive_module.resolve(name, archive).number == number
 
 
+def test_an_empty_name_is_no_folder(archive):
+    with pytest.raises(UserError, match=r"^which record\?"):
+        archive_module.resolve(" ", archive)
+
+
 def test_paths_resolve(archive):
     folder = archive / "2025-10-04-backout"
     assert archive_module.resolve(str(folder), archive).number == "40"

@@ -98,6 +98,16 @@ def test_a_run_that_fails_exits_1_and_keeps_what_it_wrote(replay, what, words):
     assert words in result.output and f"what it wrote is in runs/2025-10-04-backout/{facts['run_id']}" in result.output
 
 
+def test_a_run_shorter_than_the_smoke_test_is_not_held_to_its_margin(replay):
+    result = replay("40", "--scale", "0.5", "--set", "last_loss=6.95")
+    assert result.exit_code == 0 and "PASSED" not in result.output
+    assert (
+        "it runs and stays above the floor; too short for a smoke test, which asks for a fall by 0.1" in result.output
+    )
+    result = replay("40", "--scale", "0.5", "--set", "last_loss=nan")
+    assert result.exit_code == 1 and "smoke test failed: the loss went from nan to nan" in result.output
+
+
 def test_a_stall_exits_1(replay):
     result = replay("40", "--set", "do=stall", "--stall-timeout", "0.5")
     assert result.exit_code == 1
