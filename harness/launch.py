@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import processes, trouble
+from harness import crash, processes
 from harness.errors import UserError
 from harness.signals import deaf, interruptible
 from harness.torchrun import RANKS
@@ -117,7 +117,7 @@ def _ended(watch: _Watch, outcome: str | None) -> Ended:
     """The end of a job in words, and its ranks' stderr files joined to the launcher's."""
     exit_code, witness, folder = watch.process.returncode, watch.witness, watch.job.folder
     launcher = (folder / STDERR).read_text(errors="replace")
-    outputs = trouble.rank_outputs(folder / RANKS)
+    outputs = crash.rank_outputs(folder / RANKS)
     ranks = {rank: path.read_text(errors="replace") for rank, path in outputs.items()}
     with (folder / STDERR).open("a") as stderr:
         stderr.writelines(f"--- rank {rank} ---\n{text.rstrip()}\n" for rank, text in sorted(ranks.items()) if text)
@@ -128,7 +128,7 @@ def _ended(watch: _Watch, outcome: str | None) -> Ended:
     if outcome == "interrupted":
         return Ended(outcome, exit_code, witness, f"{last}; every rank was stopped")
     if exit_code != 0:
-        return Ended("crashed", exit_code, witness, trouble.describe(launcher, ranks))
+        return Ended("crashed", exit_code, witness, crash.describe(launcher, ranks))
     if watch.job.speaks and not witness.complete:
         return Ended("unfinished", exit_code, witness, f"the script exited with 0 {last}, without its final validation")
     return Ended("finished", exit_code, witness)

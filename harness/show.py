@@ -1,18 +1,23 @@
 """`harness show R`: one record on one screen: facts, claim, settings against its parent, curve, times."""
 
+import math
 import os
 import textwrap
+from pathlib import Path
 
 from rich.console import Console
 
 from harness.archive import ancestor, discover, find
 from harness.diff_report import settings
 from harness.errors import UserError
+from harness.frames import projected
+from harness.ledgers import ledger_of
 from harness.outline import docstring
 from harness.plot import plot
 from harness.record import Record
+from harness.replayed import read_replays
 from harness.settings import read_settings
-from harness.times import times_of
+from harness.standings import standings
 from timing.ledger import KINDS, Ledger
 from timing.text import printable
 
@@ -120,6 +125,23 @@ def _curve(console: Console, record: Record) -> None:
         _heading(console, f"validation loss of the published log{begins}; dotted: the target, {TARGET}")
         for text in drawn:
             console.print(text, soft_wrap=True)
+
+
+def times_of(record: Record, runs_dir: Path | str = "runs", root: Path | str | None = None) -> Ledger:
+    """The ledger of a record: listed, logged, re-timed, and what the runs in `runs_dir` and in its `logs/` add.
+
+    Empty for a script that is in no archive. Raises UserError where the public tables are missing.
+    """
+    rows = {row["number"]: row for row in standings(root).to_dict("records")}
+    row = rows.get(record.number)
+    if row is None:
+        return Ledger(record.number)
+    again = tuple(other for number, other in rows.items() if other["retiming"] and number[:-1] == record.number)
+    runs = read_replays(runs_dir, root).runs
+    runs = runs[runs.number == record.number]
+    told = [projected(run, row["steps"]) for run in runs.itertuples()]
+    runs = runs.assign(projected_minutes=[minutes or math.nan for minutes, _ in told], how=[how for _, how in told])
+    return ledger_of(row, again, runs)
 
 
 def _times(console: Console, ledger: Ledger) -> None:

@@ -1,16 +1,25 @@
 """Shards of a seeded source whose entropy rate is known, for smoke replays on any machine without a download.
 
-The distribution and the derivation of its entropy rate are in `harness.chain`.
+The distribution and the derivation of its entropy rate are in `harness.synthetic_source`.
 """
 
 from pathlib import Path
 
 import numpy as np
 
-from harness.chain import DOCUMENT_START, LONGEST, MEDIAN_LENGTH, RESTART, STATES, Source, entropy_rate, source
 from harness.errors import UserError
 from harness.manifest import Manifest, fingerprint, read_manifest, shards_on_disk
 from harness.shards import write_shard
+from harness.synthetic_source import (
+    DOCUMENT_START,
+    LONGEST,
+    MEDIAN_LENGTH,
+    RESTART,
+    STATES,
+    Source,
+    entropy_rate,
+    source,
+)
 
 __all__ = ["code_length", "ensure_synthetic", "entropy_rate", "generate"]
 

@@ -4,8 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.align import align, pairs
-from harness.diff import compare
-from harness.moves import find_moves
+from harness.diff import compare, find_moves
 from harness.outline import chunks, lines_of
 
 TEXTS = st.lists(st.sampled_from(["def f():", "    a = 1", "    b = 2", "", ")", "x", "class C:", "# c"]), max_size=25)

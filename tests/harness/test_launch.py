@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import launch, processes, trouble
+from harness import crash, launch, processes
 from harness.errors import UserError
 from harness.torchrun import Nodes, check_port, environment, torchrun_command
 
@@ -197,4 +197,4 @@ TRACEBACK = "Traceback (most recent call last):\n  File x\n"
     ],
 )
 def test_the_culprit_is_named(launcher, ranks, words):
-    assert trouble.re.search(words, trouble.describe(launcher, ranks), trouble.re.DOTALL)
+    assert crash.re.search(words, crash.describe(launcher, ranks), crash.re.DOTALL)

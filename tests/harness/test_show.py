@@ -14,8 +14,7 @@ from harness.cli import main
 from harness.errors import UserError
 from harness.plot import BLANK, plot
 from harness.record import load
-from harness.show import facts, show
-from harness.times import times_of
+from harness.show import facts, show, times_of
 from timing.ledger import Ledger
 
 SCRIPT = '''"""Record 40 · a title

@@ -6,10 +6,10 @@ import time
 import numpy as np
 import pytest
 
-from harness.chain import LONGEST, STATES, entropy, source
 from harness.errors import UserError
 from harness.shards import check_shard, open_shard, write_shard
 from harness.synthetic import code_length, ensure_synthetic, entropy_rate, generate
+from harness.synthetic_source import LONGEST, STATES, entropy, source
 
 SMALL = {"train_shards": 2, "tokens_per_shard": 5000, "val_tokens": 3000}
 
