@@ -84,6 +84,14 @@ def mixed_lines() -> Iterator[str]:
             yield f"step:{step}/2000000 val_loss:{3 + 100 / (step + 13):.4f} {clock}"
 
 
+def further_pairs() -> Iterator[str]:
+    """Metric lines with pairs of their own before the time and at the end."""
+    yield HEAD
+    for step in count(1):
+        clock = f"train_time:{60 * step}ms step_avg:60.38ms batch:{step % 7}\n"
+        yield f"step:{step}/2000000 train_loss:{3 + 100 / (step + 13):.4f} lr:{step % 89 / 80:.4f} {clock}"
+
+
 def odd_metric_lines() -> Iterator[str]:
     """Metric lines that none of the fast forms fits: each is read by the grammar."""
     yield HEAD
@@ -92,7 +100,7 @@ def odd_metric_lines() -> Iterator[str]:
         yield f"step:{step}/2000000 lr:1e-03 train_loss:{3 + 100 / (step + 13):.4f} {clock}"
 
 
-KINDS = [metric_lines, old_metric_lines, llmc_lines, long_text, mixed_lines, odd_metric_lines]
+KINDS = [metric_lines, old_metric_lines, llmc_lines, further_pairs, long_text, mixed_lines, odd_metric_lines]
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 Lines in the plain forms below are read in lockstep: a cursor per line steps over keys and numbers, and a line that
 differs anywhere drops out of step. What dropped out is read by the grammar, one line at a time.
 
-    step:I/N [val_loss:X | train_loss:X] train_time:T(ms|s) step_avg:Ams[ further key:value pairs]
+    step:I/N [val_loss:X | train_loss:X] [key:value ...] train_time:T(ms|s) step_avg:Ams [key:value ...]
     s:I (tel|trl):X[ further pairs]
 """
 
@@ -17,6 +17,7 @@ from timing.digits import read_decimals, read_integers, scaled
 from timing.lines import MetricLine, parse_line
 
 _LONGEST_METRIC_LINE = 4096
+_NEAR = 1900  # bytes from the start of a line in which a time surely is one of those that the grammar looks at
 
 
 def _word(text: bytes) -> np.uint64:
@@ -89,6 +90,7 @@ def _read_step(block: Block, lines: np.ndarray) -> Metrics:
     rows.good &= (count > 0) & (count < 16) & (buffer[at] == _BLANK)
     at += 1
     losses = _read_loss(block, rows, at)
+    skipped = _skip_to_time(block, rows, at)
     rows.good &= (words[at] == _TRAIN_TI) & (words[at + 3] == _IN_TIME)
     mantissa, decimals, at, good = read_decimals(buffer, words, at + 11)
     rows.good &= good
@@ -102,7 +104,8 @@ def _read_step(block: Block, lines: np.ndarray) -> Metrics:
     rows.step_avg_ms = scaled(mantissa, decimals)
     rows.step_avg_ms[~good] = np.nan
     rows.good &= (good & ((words[end] & _TWO_BYTES) == _MS)) | ((words[at] & _FIVE_BYTES) == _NANMS)
-    _check_tails(block, rows, np.where(good, end + 2, at + 5), {b"train_time:": len(rows), b"_loss:": losses})
+    known = {b"train_time:": len(rows), b"step_avg:": len(rows), b"_loss:": losses}
+    _check_tails(block, rows, np.where(good, end + 2, at + 5), known, skipped)
     return rows
 
 
@@ -123,6 +126,21 @@ def _read_loss(block: Block, rows: Metrics, at: np.ndarray) -> int:
     return len(some)
 
 
+def _skip_to_time(block: Block, rows: Metrics, at: np.ndarray) -> np.ndarray:
+    """Move `at` over further pairs to the time behind them, near enough for the grammar to see; a mask of such rows."""
+    words = block.words
+    skipped = words[at] != _TRAIN_TI
+    some = np.flatnonzero(skipped)
+    if len(some):
+        times = np.flatnonzero(words[: int(block.ends[-1])] == _TRAIN_TI)
+        times = np.append(times, len(block.memory))
+        next_time = times[np.searchsorted(times, at[some])]
+        starts, ends = block.starts[rows.line[some]], block.ends[rows.line[some]]
+        found = (next_time < np.minimum(ends, starts + _NEAR)) & (block.buffer[next_time - 1] == _BLANK)
+        at[some[found]] = next_time[found]
+    return skipped
+
+
 def _read_llmc(block: Block, lines: np.ndarray) -> Metrics:
     """The rows of llm.c's dialect; those that are not in the plain form are not good."""
     rows = _empty(lines)
@@ -140,19 +158,23 @@ def _read_llmc(block: Block, lines: np.ndarray) -> Metrics:
     return rows
 
 
-def _check_tails(block: Block, rows: Metrics, end: np.ndarray, known: dict[bytes, int]) -> None:
-    """Let a row be good only if its line ends at `end`, or goes on behind a blank without a second known key.
+def _check_tails(
+    block: Block, rows: Metrics, end: np.ndarray, known: dict[bytes, int], skipped: np.ndarray | bool = False
+) -> None:
+    """Let a row be good only if its line ends at `end` or goes on behind a blank, and holds no known key twice.
 
-    The latter is checked by counting: `known` says how often each key is accounted for. Where the block holds more,
-    or another key's name ends like one, every line that goes on is left to the grammar.
+    The latter is checked for lines with further pairs (behind `end`, or `skipped` before), by counting: `known` says
+    how often each key is accounted for. Where the block holds more, or another key's name ends like one, every line
+    with further pairs is left to the grammar.
     """
     last, buffer = block.ends[rows.line], block.buffer
     ended = (end == last) | ((end + 1 == last) & (buffer[end] == _RETURN))
-    further = rows.good & (end < last) & (buffer[end] == _BLANK)
+    goes_on = (end < last) & (buffer[end] == _BLANK)
+    rows.good &= ended | goes_on
+    further = rows.good & (goes_on | skipped)
     size = int(block.ends[-1])
     if further.any() and any(block.memory.count(key, 0, size) != count for key, count in known.items()):
-        further[:] = False
-    rows.good &= ended | further
+        rows.good[further] = False
 
 
 def _read_by_grammar(block: Block, rows: Metrics, row: int, odd: Callable[[int, MetricLine], None]) -> None:

@@ -41,7 +41,17 @@ FIELDS = [
     b"train_time:0.007s",
     b"train_time:7",
 ]
-FIELDS += [b"step_avg:1.5ms", b"step_avg:nanms", b"tel:3.5", b"trl:1e-3", b"lr:0.1", b"ema_val_loss:9", b"val_loss:nan"]
+FIELDS += [
+    b"step_avg:1.5ms",
+    b"step_avg:nanms",
+    b"step_avg:2ms",
+    b"train_time:8ms",
+    b"tel:3.5",
+    b"trl:1e-3",
+    b"lr:0.1",
+    b"ema_val_loss:9",
+    b"val_loss:nan",
+]
 FIELDS += [
     b"val_loss:",
     b":",
@@ -64,6 +74,25 @@ metric_lines = st.builds(
     st.lists(st.sampled_from(FIELDS), max_size=4),
     st.sampled_from([b" ", b"  ", b"\t"]),
     st.sampled_from([b"\n", b"\r\n", b"", b" \n"]),
+)
+some_pairs = st.lists(
+    st.sampled_from(
+        [b"lr:0.1", b"x", b"train_time", b"ema_val_loss:9", b"step_avg:2ms", b"tel:1", b"\x0bz:1", b"y" * 1880]
+    ),
+    max_size=2,
+)
+nearly_plain_lines = st.builds(
+    lambda head, before, time, average, behind, end: b" ".join([head, *before, time, average, *behind]) + end,
+    st.sampled_from(
+        [b"step:1/3", b"step:1/3 val_loss:3.25", b"step:2/3 train_loss:3.5", b"step:2/3 lr:1 val_loss:3.0"]
+    ),
+    some_pairs,
+    st.sampled_from(
+        [b"train_time:7ms", b"train_time:0.0075s", b"\ttrain_time:7ms", b"a_train_time:7ms", b"train_time:-7ms"]
+    ),
+    st.sampled_from([b"step_avg:1.5ms", b"step_avg:nanms", b"b:1 step_avg:1.5ms"]),
+    some_pairs,
+    st.sampled_from([b"\n", b"\r\n", b" \n"]),
 )
 hostile = st.sampled_from(
     [
@@ -124,7 +153,10 @@ def texts(run: Run):
 
 
 @fuzz
-@given(st.lists(metric_lines | st.sampled_from(WHOLE.splitlines(keepends=True)), min_size=1, max_size=30))
+@given(
+    st.lists(metric_lines | st.sampled_from(WHOLE.splitlines(keepends=True)), min_size=1, max_size=30)
+    | st.lists(nearly_plain_lines, min_size=1, max_size=3)
+)
 def test_the_vectorised_reader_agrees_with_the_grammar(path, lines):
     """Every metric line is read alone by the grammar; the whole log must say the same, line by line."""
     content = b"text\n" + b"".join(
