@@ -77,7 +77,7 @@ def add(tmp_path):
 
 @pytest.fixture
 def fake_machine(monkeypatch, tmp_path, archive):
-    """A CPU machine, the small archive with every record frozen, one process in place of torchrun, `tmp_path` as cwd."""
+    """A CPU machine, the small archive with every record frozen, one process in place of torchrun, in `tmp_path`."""
     machine = Machine((), "2.13.0+cpu", None, None, "cpu", 2, 24.0, "Linux")
     monkeypatch.setattr("harness.archive.ROOT", archive)
     monkeypatch.setattr("harness.replay.ROOT", archive)
