@@ -1,12 +1,13 @@
 """Two records side by side: interleaved runs A B B A on one machine, and one plain verdict."""
 
 import hashlib
+import math
 
 from rich.console import Console
 from rich.table import Table
 
 from harness import runs
-from harness.errors import UserError
+from harness.errors import RunFailed, UserError
 from harness.outcome import Result
 from harness.plan import Options
 from harness.replay import Stage, choose, perform, settle, usable_machine
@@ -19,7 +20,7 @@ def compare(first: str, second: str, pairs: int, options: Options, console: Cons
     """Run both records `pairs` times, print what came of each pair, and say which of the two is faster.
 
     The order is A B B A A B ..., so that a machine that warms up or slows down favours neither. A comparison that was
-    broken off goes on with the pairs it lacks. Raises RunFailed if a run does not finish.
+    broken off goes on with the pairs it lacks. Raises RunFailed if a run does not finish with a time and a loss.
     """
     if pairs < 1:
         raise UserError(f"--pairs {pairs}: at least 1")
@@ -33,6 +34,8 @@ def compare(first: str, second: str, pairs: int, options: Options, console: Cons
             done[number] = run_pair(stages, number, pairs)
     kept = [done[number] for number in range(pairs)]
     names = [stage.plan.record.label for stage in stages]
+    for number, pair in enumerate(kept, start=1):
+        check_comparable(number, pair, names)
     console.print(_table(kept, names))
     console.print(f"verdict: {judge(kept).sentence(*names)} ({stages[0].plan.label.name}, {len(kept)} pairs)")
 
@@ -76,6 +79,15 @@ def run_pair(stages: tuple[Stage, Stage], number: int, of: int) -> Pair:
     return results[0], results[1]
 
 
+def check_comparable(number: int, pair: Pair, names: list[str]) -> None:
+    """Raise RunFailed unless both runs of pair `number`, counted from 1, ended with a time and a loss."""
+    for name, time, loss in zip(names, _times(pair), _losses(pair)):
+        if not math.isfinite(loss):
+            raise RunFailed(f"pair {number}: {name} ended at a loss of {loss}: a run that diverged is no match")
+        if not 0 < time < math.inf:
+            raise RunFailed(f"pair {number}: {name} ended at {time} s by its own clock: too few steps to be timed")
+
+
 def judge(pairs: list[Pair]) -> Comparison:
     """B against A, by time and by final validation loss, pair by pair."""
     times, losses = zip(*((_times(pair), _losses(pair)) for pair in pairs))
@@ -87,7 +99,7 @@ def _times(pair: Pair) -> tuple[float, ...]:
 
 
 def _losses(pair: Pair) -> tuple[float, ...]:
-    return tuple(result.losses[-1] for result in pair)
+    return tuple(result.losses[-1] if result.losses else math.nan for result in pair)
 
 
 def _table(pairs: list[Pair], names: list[str]) -> Table:

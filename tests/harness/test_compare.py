@@ -67,6 +67,19 @@ def test_mistakes_are_one_line(compare, arguments):
     assert result.exit_code == 2 and result.stderr.count("\n") == 1 and not made()
 
 
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--set", "last_loss=nan"], "pair 1: record 39 ended at a loss of nan"),
+        (["--set", "step_seconds=0"], "pair 1: record 39 ended at 0.0 s by its own clock"),
+    ],
+)
+def test_runs_without_a_loss_or_a_time_are_not_compared(compare, arguments, words):
+    result = compare("--pairs", "1", *arguments)
+    assert result.exit_code == 1 and result.stderr.startswith(f"error: {words}")
+    assert result.stderr.count("\n") == 1 and "verdict" not in result.output
+
+
 def test_a_failing_side_ends_it(compare):
     result = compare("--set", "do=stop_early")
     assert result.exit_code == 1
