@@ -43,12 +43,11 @@ def diff(old: str, new: str, *, only_stat: bool = False, only_facts: bool = Fals
 
 def _header(view: View, records: tuple[Record, Record], sources: list[str], parts: list[SectionDiff]) -> None:
     """Who is compared with whom, what the newer record says is new, and how much changed."""
-    old, new = records
     names = [printable(f"{record.label} ({record.date}, {record.title})", limit=120) for record in records]
     view.line(f"- {names[0]}", "bold")
     view.line(f"+ {names[1]}", "bold")
-    said = claim(sources[1]).get("New", "")
-    if said and old.number != new.number:
+    before, said = (claim(source).get("New", "") for source in sources)
+    if said and said != before:
         view.line()
         view.line(textwrap.fill(said, min(view.options.width, 110), initial_indent="  ", subsequent_indent="  "))
     view.line()
@@ -61,7 +60,9 @@ def summary(parts: list[SectionDiff]) -> str:
     changed = sum(part.changed for part in parts)
     if changed == 0:
         return "the scripts are equal"
-    return f"{come} lines added, {gone} deleted, {moved} moved, in {changed} of {len(parts)} sections"
+    return (
+        f"{come} line{'s' * (come != '1')} added, {gone} deleted, {moved} moved, in {changed} of {len(parts)} sections"
+    )
 
 
 def _stat(view: View, parts: list[SectionDiff]) -> None:

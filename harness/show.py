@@ -1,7 +1,6 @@
 """`harness show R`: one record on one screen: facts, claim, settings against its parent, curve, times."""
 
 import math
-import os
 import textwrap
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from harness.outline import docstring
 from harness.plot import plot
 from harness.record import Record
 from harness.replayed import read_replays
+from harness.runs import shown
 from harness.settings import read_settings
 from harness.standings import standings
 from timing.ledger import KINDS, Ledger
@@ -71,7 +71,7 @@ def facts(record: Record, source: str) -> list[tuple[str, str]]:
         ("needs", ", ".join(filter(None, needs))),
         ("credit", ", ".join(record.credit)),
         ("source", record.source),
-        ("script", f"{os.path.relpath(record.script)}, {source.count(chr(10)):,} lines, {_frozen(record)}"),
+        ("script", f"{shown(record.script)}, {source.count(chr(10)):,} lines, {_frozen(record)}"),
     ]
     return [(key, value) for key, value in rows if value]
 

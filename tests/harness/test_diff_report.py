@@ -1,5 +1,7 @@
 """`harness diff`: what is told of two records, and nothing of theirs that a terminal would obey."""
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
@@ -34,6 +36,14 @@ def test_the_report_begins_with_what_is_new(two):
     assert "2 lines added, 2 deleted, 0 moved, in 2 of 2 sections" in text
     assert "+     steps: int = 20  # of the record" in text and "its claim, rewritten" in text
     assert "its claim, rewritten" not in diff(*two, colour=False, whole=True)
+
+
+def test_a_copy_does_not_boast_with_what_its_parent_brought(two):
+    old, new = two
+    (Path(new) / "train.py").write_text((Path(old) / "train.py").read_text() + "# more\n")
+    text = diff(*two, colour=False)
+    assert "1 line added, 0 deleted" in text
+    assert "The first one of all" not in text
 
 
 def test_stat_is_a_table_without_code(two):
