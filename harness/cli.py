@@ -168,7 +168,7 @@ def freeze(folder, again):
 @main.command()
 @click.argument("logs", nargs=-1, required=True, type=click.Path())
 @click.option("--record", metavar="RECORD", help="The record that the logs claim to be: its script, edition and kind.")
-@click.option("--against", multiple=True, type=click.Path(), help="Logs of the baseline to be beaten; repeatable.")
+@click.option("--against", multiple=True, type=click.Path(), help="The baseline to beat: a folder, or a log each time.")
 @click.option("--edition", metavar="DATE", help="Judge by the rules of that day instead of the record's or the logs'.")
 @click.option("--systems", is_flag=True, help="The change is one of systems only: significance is waived.")
 @click.option("--json", "form", flag_value="json", help="The verdict as JSON.")

@@ -195,15 +195,15 @@ def _as_dict(judgement: Judgement) -> dict:
         "arm": judgement.arm,
         "runs": list(judgement.runs),
         "n": judgement.n,
-        "mean_val_loss": _rounded(test and test.mean, 5),
-        "std_val_loss": _rounded(test and test.std, 5),
+        "mean_val_loss": _rounded(test and test.mean),
+        "std_val_loss": _rounded(test and test.std),
         "p_value": _significant(test and test.p_value),
         "anytime_p_value": _significant(test and test.anytime and test.anytime.p_value),
         "known_spread_rule": bool(test and test.known_spread_holds),
-        "mean_train_time_s": _rounded(judgement.mean_time, 4),
-        "std_train_time_s": _rounded(judgement.std_time, 4),
-        "official_time_s": _rounded(judgement.mean_official_time, 4),
-        "official_time_uncertainty_s": _rounded(judgement.time_uncertainty, 4),
+        "mean_train_time_s": _rounded(judgement.mean_time),
+        "std_train_time_s": _rounded(judgement.std_time),
+        "official_time_s": _rounded(judgement.mean_official_time),
+        "official_time_uncertainty_s": _rounded(judgement.time_uncertainty),
         "runs_needed": judgement.runs_needed,
         "checks": [
             {"rule": each.rule, "status": each.status, "evidence": each.evidence, "edition": each.edition}
@@ -212,12 +212,13 @@ def _as_dict(judgement: Judgement) -> dict:
     }
 
 
-def _rounded(value: float | None, places: int) -> float | None:
-    return round(float(value), places) if value is not None and math.isfinite(value) else None
+def _rounded(value: float | None) -> float | None:
+    """Without the noise of floating-point sums: a mean of losses with four decimals has no figure beyond the eighth."""
+    return round(float(value), 8) if value is not None and math.isfinite(value) else None
 
 
 def _significant(value: float | None) -> float | None:
-    return float(f"{value:.4g}") if value is not None and math.isfinite(value) else None
+    return float(f"{value:.8g}") if value is not None and math.isfinite(value) else None
 
 
 def to_markdown(verdict: Verdict) -> str:

@@ -97,7 +97,7 @@ def verify(
     Raises UserError for unusable input.
     """
     record = resolve(record) if isinstance(record, str) else record
-    chosen = _edition(edition) if edition else None
+    chosen = None if edition is None else _edition(edition)
     entries, notes = collect(paths)
     baseline = collect(against)[0] if against else []
     separate = arms(entries)
