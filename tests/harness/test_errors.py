@@ -31,7 +31,11 @@ def open_door(error, *options):
         (PermissionError(13, "Permission denied", "runs"), 2, "error: runs: Permission denied\n"),
         (OSError(28, "No space left on device"), 2, "error: No space left on device\n"),
         (OSError(18, "Cross-device link", "a", None, "b"), 2, "error: b: Cross-device link\n"),
-        (OSError(36, "File name too long", "\x1b[31m" + "a" * 5000), 2, f"error: [31m{'a' * 295}…: File name too long\n"),
+        (
+            OSError(36, "File name too long", "\x1b[31m" + "a" * 5000),
+            2,
+            f"error: [31m{'a' * 295}…: File name too long\n",
+        ),
     ],
 )
 def test_one_line_and_the_exit_code(error, code, line):
