@@ -36,7 +36,7 @@ def draw(curves: pd.DataFrame, theme: Theme, size: Size) -> Figure:
         axes.spines["left"].set_visible(False)
         _panel(figure, axes, curves, column, label, styles, theme, size)
     _legend(figure, curves, styles, theme, size)
-    headline(figure, size, theme, *_words(size))
+    headline(figure, size, theme, *_words(list(dict.fromkeys(curves.mark)), size))
     return figure
 
 
@@ -58,17 +58,19 @@ def _entry(name: str, fidelity: str, size: Size) -> str:
     return (name if len(name) <= most else name[: most - 1].rstrip() + "…") + tail
 
 
-def _words(size: Size) -> tuple[str, str, str]:
+def _words(records: list[str], size: Size) -> tuple[str, str, str]:
+    """Title, subtitle and source; the title tells of progress where there are several records to show it."""
+    alone = f"How record {records[0]} learns" if len(records) == 1 else ""
     if size.is_column:
         return (
-            "Newer records reach the\nsame loss ever earlier",
-            "Validation loss, all down to 3.28",
+            alone or "Newer records reach the\nsame loss ever earlier",
+            "Validation loss; dotted: the target, 3.28",
             "Logarithmic below. Source: linked public logs.",
         )
     return (
-        "Newer records reach the same loss ever earlier",
-        "Validation loss of whole training runs down to the target of 3.28 (dotted), counted in steps, in text, and "
-        "in time. The horizontal axes are logarithmic: the same distance is the same factor.",
+        alone or "Newer records reach the same loss ever earlier",
+        "Validation loss down to the target of 3.28 (dotted), counted in steps, in text, and in time. The horizontal "
+        "axes are logarithmic: the same distance is the same factor.",
         "Published curves: the logs that the leaderboard links. A replay that is not official carries its fidelity.",
     )
 

@@ -174,3 +174,13 @@ def test_a_dollar_sign_or_a_backslash_in_a_name_is_only_a_text(data):
 def test_the_committed_figures_are_fresh(data):
     for name, content in committed_figures(data).items():
         assert Path(FIGURES / name).read_bytes() == content, f"{name} is stale: run `harness chart --write`"
+
+
+def test_curves_of_one_record_do_not_speak_of_newer_ones(data):
+    alone = data["curves"][data["curves"].mark == "12"]
+    for size in (SLIDE, COLUMN):
+        assert "How record 12 learns" in [
+            text.get_text() for text in texts(charts.CHARTS["curves"].draw(alone, LIGHT, size))
+        ]
+    both = [text.get_text() for text in texts(charts.CHARTS["curves"].draw(data["curves"], LIGHT, SLIDE))]
+    assert "Newer records reach the same loss ever earlier" in both
