@@ -72,16 +72,20 @@ HARDWARE_LINE = environment_line("world_size", "gpus", "gpu")
 
 def check_complete(case: Case) -> Check:
     """Every run reached the step it planned, and ended with a validation."""
-    faults = []
+    faults, open_ends = [], []
     for entry in case.entries:
         run = entry.run
-        if not run.complete:
+        if not run.complete and run.planned_steps is None and not len(run.train_step) and len(run.val_step):
+            open_ends.append(f"nothing shows that step {run.steps} was the last ({entry.at(int(run.val_line[-1]))})")
+        elif not run.complete:
             last = max([*run.val_line[-1:], *run.train_line[-1:]], default=0)
             faults.append(f"ends at step {run.steps} of {run.planned_steps or 'an unknown number'} ({entry.at(last)})")
         elif run.final_val_loss is None or not math.isfinite(run.final_val_loss):
             faults.append(f"final loss is {run.final_val_loss} ({entry.at(run.val_line[-1])})")
     if faults:
         return case.check("complete", FAIL, counted(faults))
+    if open_ends:
+        return case.check("complete", UNKNOWN, counted(open_ends), decisive=True)
     n, last = len(case.entries), case.first(lambda run: int(run.val_line[-1]))
     return case.check("complete", PASS, f"{n} of {n} runs reached step {case.entries[0].run.steps} ({last})")
 

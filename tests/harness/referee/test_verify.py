@@ -123,6 +123,14 @@ def test_log_without_a_clock_proves_no_time(forge, tmp_path):
     assert {"clock-forward", "clock-running", "hardware"} <= set(verdict.judged.named("unknown"))
 
 
+def test_validations_alone_do_not_show_the_end(tmp_path, status, evidence):
+    log = tmp_path / "main.log"
+    log.write_text("".join(f"s:{step} tel:{3.27 + 10 / (step + 1):.4f}\n" for step in range(0, 1000, 250)))
+    verdict = verify([log])
+    assert (status(verdict, "complete"), verdict.verdict) == ("unknown", "inconclusive")
+    assert "main.log:4" in evidence(verdict, "complete")
+
+
 def test_left_out_source_is_unknown_not_pass(forge, status):
     found = status(verify([forge.submission(source="import torch\nprint('left out')\n")]))
     unknown = {rule for rule, state in found.items() if state == "unknown"}
