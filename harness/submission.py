@@ -115,7 +115,7 @@ def _files_below(folder: Path, left_out: list[str]) -> list[Path]:
         folders[:] = sorted(name for name in folders if not (name == RANKS and "log.txt" in beside))
         for name in sorted(names):
             copy_of_log = name in NOT_LOGS and "log.txt" in beside
-            if not name.endswith(LOG_SUFFIXES) or copy_of_log:
+            if not name.lower().endswith(LOG_SUFFIXES) or copy_of_log:
                 continue
             if _is_regular(Path(root, name)):
                 found.append(_regular(Path(root, name)))

@@ -45,6 +45,12 @@ def test_loop_of_links_ends(forge):
     assert len(names([folder])) == 5
 
 
+def test_suffix_of_a_log_may_be_in_capitals(forge):
+    folder = forge.submission()
+    (folder / "run4.txt").rename(folder / "RUN4.LOG")
+    assert len(names([folder])) == 5
+
+
 def test_link_to_a_log_is_that_log(forge):
     folder = forge.submission()
     os.rename(folder / "run4.txt", folder.parent / "elsewhere")
