@@ -520,5 +520,5 @@ mebibytes = [0, 0]
 if device.type == "cuda":
     mebibytes = [torch.cuda.max_memory_allocated() >> 20, torch.cuda.max_memory_reserved() >> 20]
 log(f"peak memory allocated: {mebibytes[0]} MiB reserved: {mebibytes[1]} MiB")
-parallel_model = None  # it holds the process group, whose threads have to end before Python does
 dist.destroy_process_group()
+os._exit(0)  # a thread of DDP's that lets a tensor go while Python shuts down would abort the rank
