@@ -3,6 +3,7 @@
 import math
 import statistics
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from rich.console import Console
@@ -41,6 +42,15 @@ class Result:
         return self.metrics[-1].log_ms if self.metrics else float("nan")
 
     @property
+    def step_ms(self) -> float | None:
+        """Median milliseconds of a training step, from neighbouring lines of the log; None for fewer than three."""
+        training = [metric for metric in self.metrics if metric.kind == "train"]
+        times = [
+            later.log_ms - earlier.log_ms for earlier, later in pairwise(training) if later.step == earlier.step + 1
+        ]
+        return statistics.median(times) if len(times) > 1 else None
+
+    @property
     def steps(self) -> int:
         """The last step."""
         return self.metrics[-1].step if self.metrics else 0
@@ -54,7 +64,8 @@ def report(plan: Plan, results: list[Result], manifest: Manifest | None, console
     for name, value in _rows(plan, results, manifest, guard):
         console.print(f"{name:<22}{value}")
     if not plan.smoke:
-        console.print(f"{'verdict':<22}{_judge(plan, results)}")
+        as_record = "" if plan.label.name == "official" else "as a record run, which it is not, it "
+        console.print(f"{'verdict':<22}{as_record}{_judge(plan, results)}")
         return
     floor = manifest.entropy_nats if manifest else None
     margin = _margin(plan)
@@ -99,14 +110,17 @@ def _rows(plan: Plan, results: list[Result], manifest: Manifest | None, guard: b
         rows.append(("entropy floor", f"{manifest.entropy_nats:.4f} (no honest loss on these tokens is lower)"))
     seconds = [result.train_time_ms / 1000 for result in results]
     rows.append(("training time", f"{_mean(seconds, 3)} s for {results[-1].steps:,} steps"))
+    if steps := [result.step_ms for result in results if result.step_ms is not None]:
+        rows.append(("median step", f"{_mean(steps, 1)} ms"))
     if plan.label.name in ("same-batch", "stand-in") and plan.world_size < 8:
         projected = statistics.fmean(seconds) * plan.world_size / 8
         rows.append(("projected on 8 GPUs", f"{projected:.3f} s, if communication cost nothing"))
     fallbacks = [line for result in results for line in result.facts.get("fallbacks", [])]
     if guard or fallbacks:
         rows.append(("fp8 fallbacks", "; ".join(fallbacks) or "none"))
-    rows += [("run folder", shown(result.folder)) for result in results]
-    return rows
+    if not plan.smoke:
+        rows.append(("proves", plan.label.proves + (f", not {plan.label.not_proved}" if plan.label.not_proved else "")))
+    return [*rows, *(("run folder", shown(result.folder)) for result in results)]
 
 
 def _judge(plan: Plan, results: list[Result]) -> str:
