@@ -521,4 +521,4 @@ if device.type == "cuda":
     mebibytes = [torch.cuda.max_memory_allocated() >> 20, torch.cuda.max_memory_reserved() >> 20]
 log(f"peak memory allocated: {mebibytes[0]} MiB reserved: {mebibytes[1]} MiB")
 dist.destroy_process_group()
-os._exit(0)  # a thread of DDP's that lets a tensor go while Python shuts down would abort the rank
+os._exit(0)  # after DDP on a CPU, ranks that had finished were seen to abort in Python's own shutdown

@@ -173,6 +173,21 @@ def test_muon_moves_each_matrix_along_its_polar_factor(record, one_rank):
     assert relative_error(packed, -0.05 * squares) < 8e-2
 
 
+def test_muon_remembers_and_looks_ahead(record, one_rank):
+    """Sheet 40, 4.8, spelled out over two steps with different gradients: momentum, then Nesterov."""
+    matrix, rate, momentum = torch.nn.Parameter(torch.zeros(16, 64)), 0.05, 0.8
+    muon = record.Muon([[matrix]], learning_rate=rate, gradient_scale=0.5)
+    buffer, expected = torch.zeros(16, 64), torch.zeros(16, 64)
+    for gradient in with_singular_values(16, 64, 0.3, "cpu", batch=2)[0]:
+        matrix.grad = 2 * gradient
+        muon.step(multiplier=1.0, momentum=momentum)
+        buffer = momentum * buffer + (1 - momentum) * gradient
+        direction = (1 - momentum) * gradient + momentum * buffer
+        expected -= rate * record.polar_express(direction[None])[0].float()
+    assert relative_error(muon.buffers[0][0], buffer) < 1e-5
+    assert relative_error(matrix, expected) < 8e-2
+
+
 def test_schedules_hit_the_sheet_s_values(record):
     """Sheet 40, 3.4: learning rate, momentum and windows at the steps it names."""
     assert record.learning_rate_multiplier(1259) == 1.0 > record.learning_rate_multiplier(1260)

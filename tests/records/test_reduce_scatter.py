@@ -92,6 +92,22 @@ def test_muon_scales_tall_matrices_up(record, one_rank):
         assert (parameter - expected).norm() < 0.08 * expected.norm()
 
 
+def test_muon_remembers_and_looks_ahead(record, one_rank):
+    """Momentum, then Nesterov, spelled out over two steps with different gradients."""
+    torch.manual_seed(0)
+    matrix, rate, momentum = torch.nn.Parameter(torch.zeros(16, 64)), 0.05, 0.8
+    muon = record.Muon([matrix], learning_rate=rate, gradient_scale=0.5, passes=1)
+    buffer, expected = torch.zeros(16, 64), torch.zeros(16, 64)
+    for gradient in torch.randn(2, 16, 64):
+        (matrix * 2 * gradient).sum().backward()
+        muon.step(multiplier=1.0, momentum=momentum)
+        buffer = momentum * buffer + (1 - momentum) * gradient
+        direction = (1 - momentum) * gradient + momentum * buffer
+        expected -= rate * record.newton_schulz(direction).float()
+    assert (muon.buffers[0][0] - buffer).norm() < 1e-5 * buffer.norm()
+    assert (matrix - expected).norm() < 0.05 * expected.norm()
+
+
 def test_schedules_hit_the_sheet_s_values(record):
     """Sheets 21 and 24: the steps at which the window grows, the learning rate's end, the momentum's rise."""
     grows = [step for step in range(1, 1771) if record.window_blocks(step) > record.window_blocks(step - 1)]
