@@ -297,7 +297,7 @@ def block_mask(document: Tensor, window: Tensor, block: int) -> BlockMask:
     distance = blocks[:, None] - blocks
     first, last = document.view(-1, block)[:, 0], document.view(-1, block)[:, -1]
     visited = (distance >= 0) & (distance < window) & (first[:, None] <= last)
-    full = visited & (distance > 0) & (first == last[:, None]) & (first[:, None] == last[:, None]) & (first == last)
+    full = visited & (distance > 0) & (first == last[:, None])  # numbers never fall: all between are the same
     lists = []
     for kind in (visited & ~full, full):
         order = kind.int().argsort(dim=-1, descending=True, stable=True)
@@ -752,7 +752,6 @@ for parameter in model.parameters():
 if model.fp8 and device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 9):
     model.fp8 = False
     log("fallback step:0 fp8 -> bf16: this GPU has no fp8 matmul")
-
 
 matrices = [parameter for block in model.blocks for parameter in block.parameters()]
 rate = settings.adam_learning_rate
