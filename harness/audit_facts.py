@@ -148,5 +148,8 @@ def _made_by(record: Record, entry: Entry) -> str:
     """How the script in a log differs from the record's: "" if it does not."""
     if any(is_script(entry.run, digest) for digest in script_hashes(record)):
         return ""
+    for digest, changed in record.earlier:
+        if is_script(entry.run, digest):
+            return f"made by the train.py frozen before, as {digest[:12]}; since then: {changed}"
     same = code_of(entry.run.source or "") == code_of(record.script.read_text(encoding="utf-8"))
     return OTHER_WORDS if same else OTHER_CODE

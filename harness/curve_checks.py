@@ -115,7 +115,8 @@ def _unlike_the_reference(entry: Entry, curve: dict[int, float]) -> list[str] | 
 def _contradicted(entry: Entry, at: int, off: float, others: str) -> str:
     run = entry.run
     place = entry.at(int(run.val_line[at]))
-    return f"val_loss {run.val_loss[at]:.4f} at step {run.val_step[at]} is {off:+.4f} off the {others} ({place})"
+    loss = f"val_loss {run.val_loss[at]:.4f} at step {run.val_step[at]}"
+    return f"{loss}: the change to it is {off:+.4f} off that of the {others} ({place})"
 
 
 def check_independence(case: Case) -> Check:

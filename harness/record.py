@@ -2,6 +2,7 @@
 
 import datetime
 import hashlib
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +40,8 @@ class Record:
 
     `curve` holds (step, validation loss) pairs of the published log; `smoke` the overrides of a smoke replay, without
     `smoke_margin` (nats by which its loss must fall) and `smoke_gpus` (its ranks). `sha256` is that of the frozen
-    script, "" while the record is a draft. A lone script without `record.toml` has the number "".
+    script, "" while the record is a draft; `earlier` holds (SHA-256, what has changed since) of those that were frozen
+    before and made runs that are kept. A lone script without `record.toml` has the number "".
     """
 
     folder: Path
@@ -61,6 +63,7 @@ class Record:
     smoke_gpus: int = 2
     smoke: dict[str, object] = field(default_factory=dict)
     sha256: str = ""
+    earlier: tuple[tuple[str, str], ...] = ()
     script_name: str = SCRIPT
 
     @property
@@ -133,6 +136,7 @@ KEYS = {
     "smoke.margin": (float, REQUIRED),
     "smoke.gpus": (int, OPTIONAL),
     "frozen.sha256": (str, REQUIRED),
+    "frozen.earlier": (list, OPTIONAL),
 }
 TABLES = {name.split(".")[0] for name in KEYS if "." in name}
 KIND_NAMES = {str: "a string", int: "a whole number", float: "a number", list: "a list", datetime.date: "a date"}
@@ -186,6 +190,11 @@ def _contents(flat: dict) -> list[str]:
         if not (isinstance(point, list) and len(point) == 2 and _is(point[0], int) and _is(point[1], float)):
             problems.append(f"reference.curve must be a list of [step, loss], not {point!r}")
             break
+    for version in flat.get("frozen.earlier", []):
+        strings = isinstance(version, list) and len(version) == 2 and all(isinstance(item, str) for item in version)
+        if not strings or not re.fullmatch("[0-9a-f]{64}", version[0]) or not version[1].strip():
+            problems.append(f"frozen.earlier must be a list of [SHA-256, what has changed since], not {version!r}")
+            break
     if not flat["number"][:1].isdigit():
         problems.append(f'number must begin with digits, as in "07" or "21b", not {flat["number"]!r}')
     return problems
@@ -228,4 +237,5 @@ def _record(folder: Path, table: dict) -> Record:
         smoke_gpus=smoke.pop("gpus", 2),
         smoke=smoke,
         sha256=table["frozen"]["sha256"],
+        earlier=tuple((digest, why) for digest, why in table["frozen"].get("earlier", [])),
     )

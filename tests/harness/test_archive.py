@@ -128,6 +128,11 @@ def edit(archive, old, new):
         ("date = 2025-10-04", 'date = "2025-10-04"', "date must be a date"),
         ('kind = "ml"', 'kind = "magic"', 'rules.kind must be "ml" or "systems"'),
         ("[[0, 10.8], [10, 4]]", "[[0.5, 10.8]]", "reference.curve must be a list of [step, loss]"),
+        (
+            "[frozen]",
+            '[frozen]\nearlier = [["abc", "x"]]',
+            "frozen.earlier must be a list of [SHA-256, what has changed since]",
+        ),
         ("[listed]", "listed = 3\n[listedx]", "listed must be a table"),
         ('credit = ["@someone"]', "credit = [1]", "credit must be a list of strings"),
         ("[frozen]", "[frozen", "line "),

@@ -61,6 +61,10 @@ def one_rank(tmp_path):
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request):
+    """The CPU's definitions, or the fast paths on a GPU. Not both: beside a GPU the scripts would compile for the CPU
+    too, which takes minutes and tests what no replay runs."""
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
+    if request.param == "cpu" and torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device: the same check runs there")
     return torch.device(request.param)

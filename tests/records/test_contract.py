@@ -106,6 +106,22 @@ def test_it_runs_by_the_contract(folder, corpus, tmp_path):
     assert "telemetry" not in both[2].log.split(RULER)[-1]
 
 
+@pytest.mark.timeout(300)
+def test_fp8_gives_way_once_it_clips_the_head(folder, corpus, tmp_path):
+    """A learning rate that drives the head's weights out of fp8's range: the run says so, goes on in bf16 and ends."""
+    record = load(folder)
+    if "fp8" not in read_settings(record.script):
+        pytest.skip("no fp8 in this record")
+    settings = record.smoke | {"num_iterations": 12, "adam_learning_rate": 1.0}
+    job = start(record.script, 1, corpus[0], tmp_path / "log.txt", settings)
+    stdout, stderr = job.communicate(timeout=240)
+    assert job.returncode == 0, stderr[-2000:]
+    (fallback,) = [line for line in stdout.splitlines() if line.startswith("fallback ")]
+    assert re.fullmatch(r"fallback step:10 fp8 -> bf16: \d+\.\d+% of the head's weights are beyond \d+\.\d+", fallback)
+    run = read_log(tmp_path / "log.txt")
+    assert run.complete and np.isfinite(run.final_val_loss)
+
+
 def log_holds_source_and_environment(record, replay, manifest):
     source = record.script.read_text(encoding="utf-8")
     assert replay.log.startswith(f"{source}\n{RULER}\nRunning Python ")

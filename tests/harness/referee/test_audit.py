@@ -126,6 +126,16 @@ def test_committed_run_of_other_code(archive, forge):
     assert (found.status, "other code" in found.text) == ("fail", True)
 
 
+def test_committed_run_of_the_script_frozen_before(archive, forge):
+    """Kept with its reason, if `record.toml` names that script; the audit says what has changed since."""
+    source = (folder_of(archive) / "train.py").read_text() + "x = 1\n"
+    digest = hashlib.sha256(source.encode()).hexdigest()
+    edit(folder_of(archive) / "record.toml", r"^earlier = \[.*\n(    .*\n)*\]\n", "")
+    edit(folder_of(archive) / "record.toml", r"\Z", f'earlier = [["{digest}", "x is gone"]]\n')
+    found = committed(archive, forge, source=source)
+    assert (found.status, "frozen before" in found.text, "x is gone" in found.text) == ("note", True, True)
+
+
 def test_committed_run_of_another_wording(archive, forge):
     found = committed(archive, forge, source=(folder_of(archive) / "train.py").read_text() + "# x\n")
     assert (found.status, "other comments" in found.text) == ("note", True)
