@@ -13,7 +13,8 @@ def ledger_of(row: dict, retimings: tuple[dict, ...] = (), replays: pd.DataFrame
     """The ledger of one record. `row` and `retimings` are rows of the standings, `replays` our runs of the record.
 
     A replay's own time is entered as re-timed, by the launcher's clock as witnessed, and on fewer or more GPUs also as
-    projected; each note is its fidelity. A smoke replay times nothing and is left out.
+    projected; each note is its fidelity, with the number of steps if that is not the record's. A smoke replay times
+    nothing and is left out.
     """
     entries = []
     if row["listed_minutes"] > 0:
@@ -34,14 +35,13 @@ def ledger_of(row: dict, retimings: tuple[dict, ...] = (), replays: pd.DataFrame
 def _replayed(run) -> list[Entry]:
     """The entries of one of our own runs."""
     entries = []
+    note = f"{run.fidelity}, {run.steps:,} steps" if run.fidelity == "shortened" else run.fidelity
     if run.complete and run.minutes and run.minutes > 0:
-        own = Entry("re-timed", run.minutes * 60, run.machine, run.ranks, 1, note=run.fidelity)
+        own = Entry("re-timed", run.minutes * 60, run.machine, run.ranks, 1, note=note)
         entries.append(own)
         if run.witness_ratio and run.witness_ratio > 0:
             seen = own.seconds * run.witness_ratio
-            entries.append(
-                Entry("witnessed", seen, f"{run.machine}, the launcher's clock", run.ranks, 1, note=run.fidelity)
-            )
+            entries.append(Entry("witnessed", seen, f"{run.machine}, the launcher's clock", run.ranks, 1, note=note))
         if run.ranks != 8 and run.fidelity != "shortened":
             onto_eight = projected(own)
             return [

@@ -108,14 +108,15 @@ def median_step_ms(run: Run) -> float | None:
 
 
 def witness_ratio(witness) -> float | None:
-    """The launcher's clock over the log's own, over all spans between training lines with no validation between.
+    """The launcher's clock over the log's own, over all spans between training lines with no validation between, and
+    not over the one in which the log's clock is set back: in era A, after the tenth step.
 
     `witness` is that of `run.json` (lists `kind`, `log_ms`, `clock_s` of one length); None if it is not usable.
     """
     try:
         kinds = np.asarray(witness["kind"])
         log_s, clock_s = np.asarray(witness["log_ms"], float) / 1000, np.asarray(witness["clock_s"], float)
-        both = (kinds[1:] == "train") & (kinds[:-1] == "train")
+        both = (kinds[1:] == "train") & (kinds[:-1] == "train") & (np.diff(log_s) >= 0)
         logged, seen = np.diff(log_s)[both].sum(), np.diff(clock_s)[both].sum()
     except (TypeError, KeyError, ValueError, IndexError):
         return None

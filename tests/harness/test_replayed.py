@@ -111,3 +111,8 @@ def test_a_useless_witness_says_nothing(witness):
 def test_the_witness_is_compared_only_between_training_lines():
     witness = {"kind": ["train", "val", "train", "train"], "log_ms": [0, 0, 100, 200], "clock_s": [0, 9, 10, 10.101]}
     assert witness_ratio(witness) == pytest.approx(1.01)
+
+
+def test_the_witness_is_not_compared_where_era_a_sets_its_clock_back():
+    witness = {"kind": ["train"] * 4, "log_ms": [8000, 9000, 100, 200], "clock_s": [18, 19.01, 20, 20.101]}
+    assert witness_ratio(witness) == pytest.approx(1.111 / 1.1)

@@ -1,5 +1,6 @@
 """The leaderboard's figures, and every way in which listed, logged and archived facts disagree."""
 
+import pandas as pd
 import pytest
 
 from harness.ledgers import ledger_of
@@ -82,3 +83,12 @@ def test_times_of_a_record_stay_apart_in_its_ledger(table):
     assert [entry.kind for entry in book.entries] == ["listed", "logged", "re-timed", "re-timed"]
     assert [round(entry.seconds / 60, 3) for entry in book.entries] == [2.933, 2.933, 2.997, 3.014]
     assert [entry.note for entry in book.of("re-timed")] == ["as 21b", "as 21c"]
+
+
+def test_a_shortened_replay_says_how_short_beside_its_time(table):
+    row = table.reset_index().query("number == '40'").to_dict("records")[0]
+    run = {"fidelity": "shortened", "complete": True, "minutes": 0.5, "machine": "2 × NVIDIA H200", "ranks": 2}
+    run |= {"steps": 1120, "witness_ratio": 1.0, "projected_minutes": 2.2, "how": "median step × all steps × 2/8"}
+    book = ledger_of(row, replays=pd.DataFrame([run, run | {"fidelity": "smoke"}]))
+    assert [entry.kind for entry in book.entries] == ["listed", "logged", "re-timed", "witnessed", "projected"]
+    assert [entry.note for entry in book.entries[2:4]] == ["shortened, 1,120 steps"] * 2
