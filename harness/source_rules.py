@@ -73,7 +73,7 @@ def frozen_hash(record: Record) -> str:
 
 
 def check_source(case: Case) -> Check:
-    """One script made all the logs; with a record, its frozen script."""
+    """One script made all the logs; with a record, its frozen script. One that was frozen before it decides nothing."""
     run, entry = case.entries[0].run, case.entries[0]
     if facts_of(run) is None:
         return case.check("source", UNKNOWN, f"{LEFT_OUT} ({entry.at(run.source_line)})")
@@ -83,6 +83,10 @@ def check_source(case: Case) -> Check:
     frozen = frozen_hash(case.record)
     if is_script(run, frozen):
         return case.check("source", PASS, f"{one}: the frozen script of {case.record.label} ({where})")
+    for earlier, changed in case.record.earlier:
+        if is_script(run, earlier):
+            said = f"{one}: {case.record.label}'s script as it was frozen before; since then: {changed}"
+            return case.check("source", UNKNOWN, f"{said} ({where})")
     return case.check("source", FAIL, f"{one}; the frozen script of {case.record.label} is {frozen[:12]} ({where})")
 
 

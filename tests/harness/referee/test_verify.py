@@ -1,5 +1,6 @@
 """Verdicts: what holds, what fails, what stays open, and under which edition."""
 
+import hashlib
 import json
 
 import pytest
@@ -78,6 +79,28 @@ def test_lone_loss_off_the_published_curve_fails(forge, draft, status, evidence)
     verdict = verify([edited], record=record)
     assert status(verdict, "curve") == "fail"
     assert "3.2680 at step 600: the change to it is -0.0" in evidence(verdict, "curve")
+
+
+def test_other_tokens_are_not_held_against_the_published_curve(forge, draft, status):
+    record = draft(curve=curve_of(forge.log("published.txt", noise=7)))
+    folder = forge.run_folder("books")
+    log = folder / "log.txt"
+    log.write_text(log.read_text().replace("val_loss:3.2780", "val_loss:3.2680"))
+    for name, rules in (("fineweb10B", {"curve": "fail"}), ("books", {"curve": "unknown", "data": "fail"})):
+        facts = json.loads((folder / "run.json").read_text())
+        facts["manifest"]["name"] = name
+        (folder / "run.json").write_text(json.dumps(facts))
+        verdict = verify([folder], record=record)
+        assert {rule: status(verdict, rule) for rule in rules} == rules
+
+
+def test_a_run_of_the_script_frozen_before_decides_nothing(forge, draft, status, evidence):
+    old = read_log(forge.log()).source
+    new = old + "x = 1\n"
+    earlier = ((hashlib.sha256(old.encode()).hexdigest(), "x is set"),)
+    record = draft(new, sha256=hashlib.sha256(new.encode()).hexdigest(), earlier=earlier)
+    verdict = verify([forge.log()], record=record)
+    assert status(verdict, "source") == "unknown" and "since then: x is set" in evidence(verdict, "source")
 
 
 def test_another_size_is_not_held_against_the_published_curve(forge, draft, status):
