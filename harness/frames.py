@@ -153,16 +153,15 @@ def curves(names: tuple[str, ...] = (), replays: Replays | None = None, root: Pa
 
 
 def _told(replays: Replays | None, number: str, all_kinds: bool) -> pd.DataFrame:
-    """Our runs of one record for the curves: all when asked by name, else the last full one; never a toy's.
+    """Our runs of one record for the curves: all when asked by name, else the last full one on the record's tokens.
 
-    A smoke replay's loss is that of a small vocabulary of synthetic tokens: it has no place on this scale.
+    A stand-in's loss is that of another corpus, to be drawn when it is asked for. A smoke replay's is that of a small
+    vocabulary of synthetic tokens: it has no place on this scale.
     """
     if replays is None or replays.runs.empty:
         return pd.DataFrame(columns=["run_id"])
     mine = replays.runs[(replays.runs.number == number) & replays.runs.fidelity.isin(TRUST)]
-    return (
-        mine if all_kinds else mine[mine.fidelity.isin(["official", "same-batch", "stand-in"]) & mine.complete].tail(1)
-    )
+    return mine if all_kinds else mine[mine.fidelity.isin(["official", "same-batch"]) & mine.complete].tail(1)
 
 
 def machine(replays: Replays, root: Path | str | None = None) -> pd.DataFrame:

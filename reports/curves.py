@@ -76,10 +76,11 @@ def _words(records: list[str], size: Size) -> tuple[str, str, str]:
 
 
 def _loss_range(curves: pd.DataFrame) -> tuple[float, float]:
-    """From just under the lowest loss to where the slowest curve has left its first fall behind."""
-    last = curves.groupby("series").val_loss.min()
-    low = min(TARGET, last.min())
-    high = min(curves.val_loss.max(), max(last.max() + 0.6, low + 1.5))
+    """From just under the lowest loss to where the slowest curve has left its first fall behind, or the highest ends."""
+    best = curves.groupby("series").val_loss.min()
+    low = min(TARGET, best.min())
+    ends = curves.groupby("series").val_loss.last()
+    high = min(curves.val_loss.max(), max(best.max() + 0.6, low + 1.5, ends.max() + 0.15))
     return low - 0.2 * (high - low), high
 
 

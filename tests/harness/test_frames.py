@@ -104,6 +104,11 @@ def test_curves_carry_tokens_seconds_and_fidelity():
     assert "r2" not in last.index, "a toy's loss has another scale"
 
 
+def test_unasked_only_runs_on_the_records_own_tokens_are_drawn():
+    runs = own_runs({}, {"fidelity": "same-batch"}, {"fidelity": "shortened"})
+    assert {"r0", "r1", "r2"} & set(frames.curves((), runs).series) == {"r1"}
+
+
 def test_records_answer_to_all_their_names(monkeypatch):
     monkeypatch.setattr("harness.record.Record.is_draft", False)  # a script under work is no matter here
     for name in ("40", "2025-10-04", "2025-10-15", "2025-10-04-backout", "backout"):
