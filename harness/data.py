@@ -53,8 +53,10 @@ def check(data_dir: Path | str) -> Manifest:
     manifest = read_manifest(data_dir)
     if manifest is None:
         raise UserError(f"{data_dir} has no manifest.json: `harness data` fetches FineWeb and writes one")
-    unlisted = shards_on_disk(data_dir) - set(manifest.files)
-    if unlisted:
+    on_disk = shards_on_disk(data_dir)
+    if lost := set(manifest.files) - on_disk:
+        raise UserError(f"{data_dir / min(lost)} is missing, though the manifest lists it: fetch or make it again")
+    if unlisted := on_disk - set(manifest.files):
         raise UserError(f"{data_dir / min(unlisted)} is not in the manifest, and a run would read it: remove it")
     for name, found in _fingerprints(data_dir, sorted(manifest.files)).items():
         if found != manifest.files[name]:

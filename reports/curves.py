@@ -76,7 +76,7 @@ def _words(records: list[str], size: Size) -> tuple[str, str, str]:
 
 
 def _loss_range(curves: pd.DataFrame) -> tuple[float, float]:
-    """From just under the lowest loss to where the slowest curve has left its first fall behind, or the highest ends."""
+    """From just under the lowest loss to where the slowest has left its first fall behind, or the highest ends."""
     best = curves.groupby("series").val_loss.min()
     low = min(TARGET, best.min())
     ends = curves.groupby("series").val_loss.last()

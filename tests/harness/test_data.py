@@ -274,6 +274,13 @@ def test_other_corpora_are_left_alone(server, folder):
     assert len(open_shard(folder / FIRST)) == 100
 
 
+def test_check_names_a_shard_that_is_gone(server, folder):
+    data.ensure_fineweb(folder, 2, progress=False)
+    (folder / "fineweb_train_000002.bin").unlink()
+    with pytest.raises(UserError, match=r"fineweb_train_000002\.bin is missing, though the manifest lists it"):
+        data.check(folder)
+
+
 def test_check_names_a_shard_that_the_manifest_does_not(server, folder):
     data.ensure_fineweb(folder, 1, progress=False)
     write_shard(folder / THIRD, np.arange(100))
@@ -333,7 +340,7 @@ def test_the_command_fetches_checks_and_tells(server, folder):
     assert CliRunner().invoke(main, ["data", "--check", "--data-dir", str(folder)]).exit_code == 0
     (folder / FIRST).unlink()
     broken = CliRunner().invoke(main, ["data", "--check", "--data-dir", str(folder)])
-    assert broken.exit_code == 2 and "No such file" in broken.output and "Traceback" not in broken.output
+    assert broken.exit_code == 2 and "is missing" in broken.output and "Traceback" not in broken.output
 
 
 def test_the_command_makes_the_synthetic_source_and_describes_a_corpus(tmp_path):

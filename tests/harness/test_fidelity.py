@@ -1,5 +1,7 @@
 """The label of a replay, case by case."""
 
+from pathlib import Path
+
 import pytest
 
 from harness.fidelity import LABELS, Circumstances, fidelity
@@ -34,3 +36,9 @@ def test_every_label_says_in_one_line_what_it_does_not_prove(label):
     assert label.not_proved or label.name == "official"
     assert label.sentence().startswith(f"{label.name} replay (") and label.not_proved in label.sentence()
     assert "\n" not in label.sentence()
+
+
+def test_the_archives_readme_says_what_each_label_proves():
+    text = (Path(__file__).parents[2] / "records" / "README.md").read_text(encoding="utf-8")
+    for label in LABELS.values():
+        assert f"| `{label.name}` | {label.means} | {label.proves} | {label.not_proved}" in text, label.name

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import matplotlib
+import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
@@ -184,3 +186,14 @@ def test_curves_of_one_record_do_not_speak_of_newer_ones(data):
         ]
     both = [text.get_text() for text in texts(charts.CHARTS["curves"].draw(data["curves"], LIGHT, SLIDE))]
     assert "Newer records reach the same loss ever earlier" in both
+
+
+def test_a_curve_that_rises_again_is_seen_to_its_end(data):
+    """A run that goes over a small corpus many times: 3.5 on the way, 5.2 in the end."""
+    steps = np.array([1, 250, 500, 2330])
+    rising = pd.DataFrame({"step": steps, "val_loss": [10.8, 3.6, 3.5, 5.2], "seconds": steps * 0.2})
+    rising = rising.assign(series="r", name="40 on 2 × H200", mark="40", fidelity="stand-in", tokens=steps * 262_144)
+    curves = pd.concat([data["curves"], rising])
+    with drawing(LIGHT, SLIDE):
+        figure = charts.CHARTS["curves"].draw(curves, LIGHT, SLIDE)
+    assert all(5.2 < axes.get_ylim()[1] < 6 for axes in figure.axes[:3])
