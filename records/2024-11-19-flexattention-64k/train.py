@@ -31,6 +31,7 @@ import os
 import sys
 import time
 import uuid
+from collections import deque
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
@@ -352,7 +353,7 @@ class GPT(nn.Module):
     def __init__(self, s: Settings):
         super().__init__()
         self.settings = s
-        self.embedding = nn.Embedding(s.vocab_size, s.model_dim, dtype=torch.bfloat16)  # standard normal
+        self.embedding = nn.Embedding(s.vocab_size, s.model_dim).bfloat16()  # standard normal in fp32, then rounded
         self.rotary = Rotary(s.model_dim // s.num_heads, s.chunk_tokens, s.rotary_base)
         self.blocks = nn.ModuleList([Block(s) for _ in range(s.num_layers)])
         self.skip_weights = scalars(*[1.0] * (s.num_layers // 2))
@@ -517,7 +518,9 @@ def train_step(batch: list, step: int):
     for i, (tokens, targets) in enumerate(batch):
         last = i == len(batch) - 1  # DDP averages over the ranks during the last backward
         with nullcontext() if last else parallel_model.no_sync():
-            (parallel_model(tokens, targets) / accumulation).backward()
+            loss = parallel_model(tokens, targets) / accumulation
+            loss.backward()
+    watch_loss(step, loss)
     watched = settings.telemetry_every and step % settings.telemetry_every == 0
     with telemetry(step, batch[0]) if watched else nullcontext():
         multiplier = learning_rate_multiplier(step)
@@ -537,6 +540,35 @@ def validate() -> float:
     dist.all_reduce(loss)
     model.train()
     return loss.item() / world_size
+
+
+travelling = deque()  # training losses on their way from the GPU: (step, loss, event of its arrival)
+
+
+def watch_loss(step: int, loss: Tensor):
+    """End the run once a training loss is not finite. Each loss travels behind the GPU's work and is looked at when it
+    has arrived, so that no step waits for it. One row's is enough: what it does not show is in the weights next."""
+    arrival = torch.cuda.Event() if device.type == "cuda" else None
+    travelling.append((step, loss.detach().to("cpu", non_blocking=True), arrival))
+    if arrival:
+        arrival.record()
+    while travelling and (not arrival or travelling[0][2].query()):
+        step, loss, _ = travelling.popleft()
+        if not loss.isfinite():
+            require_finite(step, "training", loss.item())
+
+
+@torch.no_grad()
+def require_finite(step: int, kind: str, loss: float):
+    """End the run at once, in one line that says which, when a loss or a weight is not finite."""
+    lost = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    if math.isfinite(loss) and not lost:
+        return
+    weights = f"{len(lost)} weights are not finite, {lost[0]} among them" if lost else "the weights are finite"
+    log(f"stopped step:{step} {kind} loss {loss}, {weights}", console=False)
+    sys.stderr.write(f"error: stopped at step {step}: {kind} loss {loss}, {weights}\n")
+    sys.stderr.flush()
+    os._exit(1)  # not by an exception: other ranks may be waiting in a collective, and this one would wait for them
 
 
 @contextmanager
@@ -598,6 +630,7 @@ for step in range(settings.num_iterations + 1):
         synchronize()
         training_time += time.perf_counter() - clock
         val_loss = validate()
+        require_finite(step, "validation", val_loss)
         log(
             f"step:{step}/{settings.num_iterations} val_loss:{val_loss:.4f} "
             f"train_time:{1000 * training_time:.0f}ms step_avg:{per_step(training_time, step):.2f}ms"

@@ -36,6 +36,7 @@ import os
 import sys
 import time
 import uuid
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
@@ -933,7 +934,9 @@ compiled_model = fast(model)
 def train_step(batch: list, step: int, window: int):
     """Forward and backward over this rank's rows, then Muon; Adam at every second step, on the gradients of both."""
     for tokens, targets, document_ends, longest in batch:
-        compiled_model(tokens, targets, document_ends, longest, (window, window // 2)).backward()
+        loss = compiled_model(tokens, targets, document_ends, longest, (window, window // 2))
+        loss.backward()
+    watch_loss(step, loss)
     watched = settings.telemetry_every and step % settings.telemetry_every == 0
     with telemetry(step, batch[0], window) if watched else nullcontext():
         multiplier = learning_rate_multiplier(step)
@@ -953,12 +956,41 @@ def validate(windows: tuple[int, int]) -> float:
     return loss.item() / world_size
 
 
+travelling = deque()  # training losses on their way from the GPU: (step, loss, event of its arrival)
+
+
+def watch_loss(step: int, loss: Tensor):
+    """End the run once a training loss is not finite. Each loss travels behind the GPU's work and is looked at when it
+    has arrived, so that no step waits for it. One row's is enough: what it does not show is in the weights next."""
+    arrival = torch.cuda.Event() if device.type == "cuda" else None
+    travelling.append((step, loss.detach().to("cpu", non_blocking=True), arrival))
+    if arrival:
+        arrival.record()
+    while travelling and (not arrival or travelling[0][2].query()):
+        step, loss, _ = travelling.popleft()
+        if not loss.isfinite():
+            require_finite(step, "training", loss.item())
+
+
+@torch.no_grad()
+def require_finite(step: int, kind: str, loss: float):
+    """End the run at once, in one line that says which, when a loss or a weight is not finite."""
+    lost = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    if math.isfinite(loss) and not lost:
+        return
+    weights = f"{len(lost)} weights are not finite, {lost[0]} among them" if lost else "the weights are finite"
+    log(f"stopped step:{step} {kind} loss {loss}, {weights}", console=False)
+    sys.stderr.write(f"error: stopped at step {step}: {kind} loss {loss}, {weights}\n")
+    sys.stderr.flush()
+    os._exit(1)  # not by an exception: other ranks may be waiting in a collective, and this one would wait for them
+
+
 @torch.no_grad()
 def guard_fp8(step: int):
     """Give up fp8 for bf16 once it clips more than a thousandth of the head's weights. Same weights, same decision on
     all ranks. The graphs for bf16 are compiled then, on the clock."""
     limit = 448 * FP8_WEIGHT_SCALE
-    clipped = 1 - (model.lm_head.abs() <= limit).float().mean().item()
+    clipped = (model.lm_head.abs() > limit).float().mean().item()
     if model.fp8 and clipped > 1e-3:
         model.fp8 = False
         log(f"fallback step:{step} fp8 -> bf16: {clipped:.2%} of the head's weights are beyond {limit:.3f}")
@@ -1045,6 +1077,7 @@ for step in range(settings.num_iterations + 1):
         synchronize()
         training_time += time.perf_counter() - clock
         val_loss = validate((settings.final_window if last_step else window, window // 2))
+        require_finite(step, "validation", val_loss)
         guard_fp8(step)
         log(
             f"step:{step}/{settings.num_iterations} val_loss:{val_loss:.4f} "
