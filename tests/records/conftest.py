@@ -10,6 +10,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from harness import synthetic
+
 ROOT = Path(__file__).parents[2]
 RECORDS = Path(os.environ.get("RECORDS_DIR", ROOT / "records"))
 
@@ -49,6 +51,13 @@ def definitions_of():
     for folder in sorted(script.parent for script in (ROOT / "records").glob("*/train.py")):
         scripts[tomllib.loads((folder / "record.toml").read_text())["number"]] = folder
     return lambda number: definitions(scripts[number])
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """The synthetic shards, and their manifest."""
+    folder = tmp_path_factory.mktemp("synthetic")
+    return folder, synthetic.ensure_synthetic(folder)
 
 
 @pytest.fixture
