@@ -45,12 +45,18 @@ def definitions(folder: Path) -> types.ModuleType:
 
 
 @pytest.fixture(scope="session")
-def definitions_of():
-    """The definitions of a record, by its number."""
-    scripts = {}
+def folder_of():
+    """The folder of a record, by its number."""
+    folders = {}
     for folder in sorted(script.parent for script in (ROOT / "records").glob("*/train.py")):
-        scripts[tomllib.loads((folder / "record.toml").read_text())["number"]] = folder
-    return lambda number: definitions(scripts[number])
+        folders[tomllib.loads((folder / "record.toml").read_text())["number"]] = folder
+    return folders.__getitem__
+
+
+@pytest.fixture(scope="session")
+def definitions_of(folder_of):
+    """The definitions of a record, by its number."""
+    return lambda number: definitions(folder_of(number))
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import forks
 import torch
 
 from harness.archive import Record
+from harness.settings import read_settings
 from timing.log import Run, read_log
 
 
@@ -30,6 +31,11 @@ def start(record: Record, ranks: int, data_dir: Path, folder: Path, before=None,
     """A job that runs the record's script with its smoke settings, some of them changed; the log is `log.txt`."""
     settings = {"data_dir": data_dir, "log_file": folder / "log.txt", "seed": 1, **record.smoke, **settings}
     return forks.Job(*forks.script(record.script, settings, before), ranks, folder)
+
+
+def shortest_step(record: Record) -> dict:
+    """Settings that make a step as little work as two ranks can share, for runs whose curve does not matter."""
+    return {name: 2 for name in ("rows_per_step", "batches_per_step") if name in read_settings(record.script)}
 
 
 def finish(job: forks.Job) -> Replay:

@@ -61,8 +61,9 @@ def test_it_runs_by_the_contract(folder, corpus, tmp_path):
 def test_a_nan_ends_the_run(folder, corpus, tmp_path):
     """Gradients that are NaN on one rank of two, in one step: the next step's loss ends the run on both, in one line.
     Nothing hangs, and a record with fp8 does not mistake NaN for large weights."""
-    settings = {"num_iterations": 6, "val_loss_every": 0, "telemetry_every": 1}
-    with smoke.start(load(folder), 2, corpus[0], tmp_path, smoke.spoil_the_gradients, **settings) as job:
+    record = load(folder)
+    settings = {"num_iterations": 6, "val_loss_every": 0, "telemetry_every": 1} | smoke.shortest_step(record)
+    with smoke.start(record, 2, corpus[0], tmp_path, smoke.spoil_the_gradients, **settings) as job:
         first, second = job.wait()
     assert (first.code, second.code) == (1, 1), second.stderr[-3000:]
     stopped = r"at step ([23]): training loss nan, [1-9]\d* weights are not finite, \S+ among them"
@@ -78,12 +79,13 @@ def test_fp8_gives_way_once_it_clips_the_head(folder, corpus, tmp_path):
     """A learning rate that drives the head's weights out of fp8's range: the run says so at the next validation, goes
     on in bf16 and ends."""
     record = load(folder)
-    settings = read_settings(record.script)
-    if "fp8" not in settings:
+    known = read_settings(record.script)
+    if "fp8" not in known:
         pytest.skip("no fp8 in this record")
-    rate = {"head_learning_rate": 30.0} if "head_learning_rate" in settings else {"adam_learning_rate": 1.0}
+    rate = {"head_learning_rate": 30.0} if "head_learning_rate" in known else {"adam_learning_rate": 1.0}
     every = record.smoke["val_loss_every"]
-    with smoke.start(record, 1, corpus[0], tmp_path, num_iterations=every + 2, **rate) as job:
+    settings = {"num_iterations": every + 2} | rate | smoke.shortest_step(record)
+    with smoke.start(record, 1, corpus[0], tmp_path, **settings) as job:
         replay = smoke.finish(job)
     (fallback,) = [line for line in replay.stdout.splitlines() if line.startswith("fallback ")]
     said = rf"fallback step:{every} fp8 -> bf16: \d+\.\d+% of the head's weights are beyond \d+\.\d+"
