@@ -243,7 +243,6 @@ def capped_cross_entropy_gradient(z, targets, log_sums, cap: float, width: float
 
 
 if triton is not None:
-
     # Triton 3.6 misplaces a quarter of the values when it transposes a tile of 8-bit numbers, and some of them come out
     # as NaN: in many tilings, also where the compiler writes the kernel, as for `x8.T.contiguous()`. So nothing here is
     # transposed at 8 bits: a tile that is needed in both directions is loaded and computed once for each.
