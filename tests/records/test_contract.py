@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import synthetic
-from harness.archive import load
-from harness.audit_script import audit_compiler, audit_contract, audit_hash, audit_imports
-from harness.settings import read_settings
+from harness.archive.find import load
+from harness.archive.settings import read_settings
+from harness.audit.script import audit_compiler, audit_contract, audit_hash, audit_imports
+from harness.tokens import synthetic
 from timing.log import Run, read_log
 
 METRIC = re.compile(r"step:\d+/\d+ (val_loss:\d+\.\d{4} )?train_time:\d+ms step_avg:(\d+\.\d{2}|nan)ms")
