@@ -11,7 +11,7 @@ from harness.archive.find import discover
 from harness.archive.record import Record
 from harness.errors import UserError
 
-COLUMNS = ("number", "date", "title", "minutes", "steps", "ms/step", "needs", "slug")
+COLUMNS = ("number", "date", "title", "minutes", "steps", "ms/step", "shown on", "needs", "slug")
 FIGURES = COLUMNS[3:6]
 
 
@@ -34,7 +34,7 @@ def row(record: Record) -> tuple[str, ...]:
     listed = record.listed
     needs = f"{record.shards} shards, {record.gpu_memory_gib:g} GiB"
     figures = (_figure(listed.minutes, "{:g}"), _figure(listed.steps, "{:,}"), _figure(listed.step_avg_ms, "{:.2f}"))
-    return (record.number, record.date.isoformat(), record.title, *figures, needs, record.slug)
+    return (record.number, record.date.isoformat(), record.title, *figures, _shown(record), needs, record.slug)
 
 
 def facts(record: Record) -> dict:
@@ -49,8 +49,14 @@ def facts(record: Record) -> dict:
         "credit": list(record.credit),
         "source": record.source,
         "listed": {name: value for name, value in dataclasses.asdict(record.listed).items() if value is not None},
+        "shown": dataclasses.asdict(record.shown) if record.shown else None,
         "needs": {"shards": record.shards, "gpu_memory_gib": record.gpu_memory_gib},
     }
+
+
+def _shown(record: Record) -> str:
+    """The machine that proved the frozen script at real size, "-" where none has."""
+    return record.shown.machine if record.shown and record.shown.machine else "-"
 
 
 def _figure(value: float | None, form: str) -> str:

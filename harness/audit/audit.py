@@ -11,6 +11,7 @@ from harness.archive.record import Record
 from harness.audit.facts import audit_curve, audit_ledger, audit_listed, audit_logs
 from harness.audit.finding import FAIL, NOTE, PASS, Finding
 from harness.audit.script import audit_compiler, audit_contract, audit_hash, audit_imports
+from harness.audit.shown import audit_shown
 
 COLOURS = {PASS: "green", FAIL: "red", NOTE: "yellow"}
 
@@ -41,7 +42,7 @@ def _record(record: Record, tables: dict) -> list[Finding]:
     """The findings about one record, each rule's in a line."""
     found = [audit_hash(record), *audit_contract(record), audit_imports(record), audit_compiler(record)]
     found += [*audit_listed(record, tables["leaderboard"]), audit_curve(record, tables["curves"])]
-    return [*found, *audit_ledger(record, tables["runs"]), *audit_logs(record)]
+    return [*found, *audit_ledger(record, tables["runs"]), *audit_logs(record), audit_shown(record)]
 
 
 def show(every: bool, root: Path | str | None = None) -> int:

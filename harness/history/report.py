@@ -169,6 +169,7 @@ def scripts(records: list[Record]) -> dict[str, Script]:
             against_source=before,
             changes=tuple(row for part in parts for row in _rows(part)),
             summary=summary(parts) + aside if parts else "",
+            shown=record.shown.text if record.shown else "",
         )
     return found
 

@@ -71,6 +71,7 @@ def facts(record: Record, source: str) -> list[tuple[str, str]]:
         ("needs", ", ".join(filter(None, needs))),
         ("credit", ", ".join(record.credit)),
         ("source", record.source),
+        ("shown", record.shown.text if record.shown else ""),
         ("script", f"{shown(record.script)}, {source.count(chr(10)):,} lines, {_frozen(record)}"),
     ]
     return [(key, value) for key, value in rows if value]

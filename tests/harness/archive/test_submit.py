@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from harness.archive import submit
 from harness.archive.record import load
+from harness.archive.shown import Shown, with_shown
 from harness.cli import main
 from harness.errors import RunFailed, UserError
 
@@ -89,12 +90,14 @@ def test_a_parent_without_a_script_or_a_place_that_is_none(parent, tmp_path):
         submit.new("a", parent, tmp_path / "drafts", DAY)
 
 
-def test_freezing_writes_the_hash_and_nothing_else(draft, contract):
+def test_freezing_writes_the_hash_and_what_shows_it_and_nothing_else(draft, contract):
     before = (draft / "record.toml").read_text()
     said = submit.freeze(draft)
     digest = hashlib.sha256((draft / "train.py").read_bytes()).hexdigest()
     assert load(draft).sha256 == digest and digest in said
-    assert (draft / "record.toml").read_text() == before.replace('sha256 = ""', f'sha256 = "{digest}"')
+    assert "no GPU has run this script yet" in said
+    expected = before.replace('sha256 = ""', f'sha256 = "{digest}"')
+    assert (draft / "record.toml").read_text() == with_shown(expected, Shown())
     assert "frozen already" in submit.freeze(draft)
 
 
