@@ -367,7 +367,7 @@ class GPT(nn.Module):
         super().__init__()
         self.settings = s
 
-        def table(columns):  # standard normal in fp32, then rounded
+        def table(columns):
             return nn.Parameter(torch.randn(s.vocab_size, columns).bfloat16())
 
         self.embedding = table(s.model_dim)
