@@ -8,7 +8,7 @@ New        The window is counted in blocks of 128 tokens, from 1 to 14, and is n
            block that is visited, only the future and other documents are out of sight. So a block with a single
            document needs no mask at all. The same blocks are visited at every step as before.
            The value embeddings are six tables in place of one six times as wide: rows that lie together are looked up
-           faster, and each table's gradient sets off as soon as it is there.
+           faster, and DDP has six gradients to put into buckets in place of a huge one.
 Parent     15 (2024-12-08): U-net value embeddings.
 Credit     @YouJiacheng
 Source     https://github.com/KellerJordan/modded-nanogpt

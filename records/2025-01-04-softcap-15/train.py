@@ -18,7 +18,7 @@ Run        torchrun --standalone --nproc_per_node=8 train.py        1, 2 and 4 r
            torchrun --standalone --nproc_per_node=2 train.py --num_iterations 20 --seed 1
 
 Not as published, without effect on the mathematics:
-  - Fewer than eight ranks average the gradients of their rows (published: add them up).
+  - On fewer than 8 GPUs the gradient is the mean of 8 rows; there, it grew as ranks became fewer.
   - Rounds of Muon are of one shape (published: of one size), and each has memory of its own to arrive in.
   - No step waits for the GPU (published: each waits for the window's copy). One rotary table serves all layers.
 """
