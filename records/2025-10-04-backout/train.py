@@ -579,7 +579,8 @@ def uniform_(weight: Tensor) -> Tensor:
 
 
 class Rotary(nn.Module):
-    """Rotary positions on a quarter of the head's dimensions pairs (half of the pairs do not turn), with YaRN.
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864) on half of the head's dimension pairs: the others, of zero
+    frequency, do not turn. Tables and rotation in bf16.
 
     YaRN (Peng et al. 2023, arXiv 2309.00071): when the attention window grows, frequencies that turn less than once
     in the old window are slowed by old/new, those that turn more than 32 times are kept, and those between are
