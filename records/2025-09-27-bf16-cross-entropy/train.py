@@ -17,13 +17,13 @@ Run        torchrun --standalone --nproc_per_node=8 train.py        1, 2 and 4 r
            torchrun --standalone --nproc_per_node=2 train.py --num_iterations 20 --seed 1
 
 Not as published, without effect on the mathematics:
-  - The head's softcap, cross entropy and their fp8 gradient are two kernels of our own. They have read bf16 logits and
-    computed in registers in the parents as well, so with fp8 nothing changes here, nor is the published gain in time
-    to be had; without fp8 the difference is what the published one was.
+  - The head's softcap, cross entropy and their fp8 gradient are two kernels of our own.
   - FlashAttention 3 is used where it is installed; otherwise PyTorch's own FlashAttention 2.
   - The element-wise Adam update is fused and computed in fp32 (published: one bf16 rounding per operation).
   - Muon's chunks may hold both kinds of matrix, so that its grouping is right at 1, 2 and 4 ranks as well.
   - Optimizer state exists before the clock starts, and is zeroed after the warmup rather than dropped.
+  - The head's kernels have read bf16 logits and computed in registers in the parents as well: with fp8 nothing changes
+    here, nor is the published gain in time to be had; without fp8 the difference is what the published one was.
 With an effect on it, should it ever happen:
   - Once fp8 clips a thousandth of the head's weights, the head goes on in bf16, and the log says so.
 """
