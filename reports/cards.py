@@ -14,7 +14,7 @@ class Script:
     """A record's frozen script: its source, its claim, and how it differs from another record's.
 
     against: number of that record, "" if there is none.  changes: the rows of the diff.  summary: the diff in a
-    sentence without a full stop.
+    sentence without a full stop.  shown: on what it ran at real size, or that it has not.
     """
 
     source: str
@@ -23,6 +23,7 @@ class Script:
     against_source: str = ""
     changes: tuple[Row, ...] = ()
     summary: str = ""
+    shown: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Card:
     day: str
     listed: str
     archived: bool
+    shown: str
     retiming: bool
     cells: tuple[Cell, ...]
     claim: str
@@ -104,6 +106,7 @@ def make_card(
         day=f"{row.date:%Y-%m-%d}",
         listed=minutes_text(row.listed_minutes),
         archived=bool(row.archived),
+        shown=script.shown if script else "",
         retiming=bool(row.retiming),
         cells=cells(row),
         claim=script.claim if script else "",

@@ -20,7 +20,7 @@ Not as published, without effect on the mathematics:
   - The published script compiled with mode="reduce-overhead", which its own edition of the rules bans; this one does
     not. It compiles block by block, so that a block's gradients are on their way while earlier blocks still compute.
   - Ranks that own no matrix of a chunk receive into memory of their own (published: over the chunk before).
-  - The head's softcap, cross entropy and their fp8 gradient are two kernels of our own.
+  - The head's rounding to fp8, softcap, cross entropy and fp8 gradient are kernels of our own.
   - The element-wise Adam update is fused and computed in fp32 (published: one bf16 rounding per operation).
   - Optimizer state exists before the clock starts, and is zeroed after the warmup rather than dropped.
 With an effect on it, should it ever happen:
@@ -179,28 +179,41 @@ class FP8HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, targets, cap, width):
         x_scale = math.sqrt(x.size(-1)) / 448
-        x8 = (x.float() / x_scale).to(torch.float8_e4m3fn)
-        weight8 = (weight.float() / FP8_WEIGHT_SCALE).clamp(-448, 448).to(torch.float8_e4m3fn)
+        x8, x8_columns = quantised(x, x_scale)
+        weight8, weight8_columns = quantised(weight, FP8_WEIGHT_SCALE)
         z = scaled_matmul(x8, weight8.T, x_scale * FP8_WEIGHT_SCALE, torch.bfloat16, True)
         losses, log_sums = capped_cross_entropy(z, targets, cap, width)
-        ctx.save_for_backward(x8, weight8, z, targets, log_sums)
+        ctx.save_for_backward(x8_columns, weight8_columns, z, targets, log_sums)
         ctx.cap, ctx.width = cap, width
         return losses.sum()
 
     @staticmethod
     def backward(ctx, loss_gradient):
-        x8, weight8, z, targets, log_sums = ctx.saved_tensors
-        x_scale, scale = math.sqrt(x8.size(-1)) / 448, FP8_GRADIENT_SCALE
+        x8_columns, weight8_columns, z, targets, log_sums = ctx.saved_tensors
+        x_scale, scale = math.sqrt(x8_columns.size(0)) / 448, FP8_GRADIENT_SCALE
         rows, columns = capped_cross_entropy_gradient(z, targets, log_sums, ctx.cap, ctx.width)
-        x_gradient = scaled_matmul(rows, weight8.T.contiguous().T, scale * FP8_WEIGHT_SCALE, torch.bfloat16, False)
+        x_gradient = scaled_matmul(rows, weight8_columns.T, scale * FP8_WEIGHT_SCALE, torch.bfloat16, False)
         # The transposed product, (dim, vocabulary), is the faster one for this shape.
-        weight_gradient = scaled_matmul(x8.T.contiguous(), columns.T, x_scale * scale, torch.float32, False).T
+        weight_gradient = scaled_matmul(x8_columns, columns.T, x_scale * scale, torch.float32, False).T
         return x_gradient * loss_gradient, weight_gradient * loss_gradient, None, None, None
+
+
+def quantised(x: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """x / scale (rows, columns) as e4m3, clipped to its range, and its transpose: both contiguous, since the head's
+    matmuls read it in either direction."""
+    rows = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
+    columns = torch.empty(x.size(1), x.size(0), dtype=torch.float8_e4m3fn, device=x.device)
+    if x.is_cuda:
+        grid = (triton.cdiv(x.size(1), 64), triton.cdiv(x.size(0), 64))
+        quantise_kernel[grid](x, rows, columns, x.size(0), x.size(1), scale, SIDE=64, num_warps=8)
+        return rows, columns
+    rows.copy_((x.float() / scale).clamp(-448, 448).to(torch.float8_e4m3fn))
+    return rows, columns.copy_(rows.T)
 
 
 def capped_cross_entropy(z: Tensor, targets: Tensor, cap: float, width: float) -> tuple[Tensor, Tensor]:
     """Per token, from raw logits z (T, vocabulary) bf16: the loss and the logarithm of the softmax's sum, both fp32."""
-    losses, log_sums = torch.empty(2, z.size(0), device=z.device).unbind()
+    losses, log_sums = torch.empty(z.size(0), device=z.device), torch.empty(z.size(0), device=z.device)
     if z.is_cuda:
         cross_entropy_kernel[(z.size(0),)](z, targets, losses, log_sums, z.size(1), cap, width, BLOCK=4096, num_warps=8)
         return losses, log_sums
@@ -216,10 +229,10 @@ def capped_cross_entropy_gradient(z, targets, log_sums, cap: float, width: float
     rows = torch.empty(tokens, vocabulary, dtype=torch.float8_e5m2, device=z.device)
     columns = torch.empty(vocabulary, tokens, dtype=torch.float8_e5m2, device=z.device)
     if z.is_cuda:
-        grid = (triton.cdiv(vocabulary, 128), triton.cdiv(tokens, 64))
+        grid = (triton.cdiv(vocabulary, 32), triton.cdiv(tokens, 64))
         cross_entropy_gradient_kernel[grid](
             z, targets, log_sums, rows, columns, tokens, vocabulary,
-            cap, width, FP8_GRADIENT_SCALE, ROWS=64, COLUMNS=128, num_warps=8,
+            cap, width, FP8_GRADIENT_SCALE, ROWS=64, COLUMNS=32, num_warps=4,
         )  # fmt: skip
         return rows, columns
     gate = torch.sigmoid(z.float() / width)
@@ -230,6 +243,27 @@ def capped_cross_entropy_gradient(z, targets, log_sums, cap: float, width: float
 
 
 if triton is not None:
+    # Triton 3.6 misplaces a quarter of the values when it transposes a tile of 8-bit numbers, and some of them come out
+    # as NaN: in many tilings, also where the compiler writes the kernel, as for `x8.T.contiguous()`. So nothing here is
+    # transposed at 8 bits: a tile that is needed in both directions is loaded and computed once for each.
+
+    @triton.jit
+    def quantised_at(x_pointer, row, column, rows, columns, scale: tl.constexpr):
+        """What `quantised` holds at these places. What is not a number stays so: it must be seen."""
+        x = tl.load(x_pointer + row * columns + column, mask=(row < rows) & (column < columns), other=0.0)
+        x = tl.clamp(x.to(tl.float32) / scale, -448.0, 448.0, propagate_nan=tl.PropagateNan.ALL)
+        return x.to(tl.float8e4nv)
+
+    @triton.jit
+    def quantise_kernel(x_pointer, row_pointer, column_pointer, rows, columns, scale: tl.constexpr, SIDE: tl.constexpr):
+        """One tile of `quantised`, as it is and transposed."""
+        row = (tl.program_id(1) * SIDE + tl.arange(0, SIDE)).to(tl.int64)
+        column = (tl.program_id(0) * SIDE + tl.arange(0, SIDE)).to(tl.int64)
+        inside = (row < rows)[:, None] & (column < columns)[None, :]
+        tile = quantised_at(x_pointer, row[:, None], column[None, :], rows, columns, scale)
+        tl.store(row_pointer + row[:, None] * columns + column[None, :], tile, mask=inside)
+        tile = quantised_at(x_pointer, row[None, :], column[:, None], rows, columns, scale)
+        tl.store(column_pointer + column[:, None] * rows + row[None, :], tile, mask=inside.T)
 
     @triton.jit
     def cross_entropy_kernel(
@@ -250,23 +284,38 @@ if triton is not None:
         tl.store(sum_pointer + row, log_sum)
 
     @triton.jit
+    def gradient_at(
+        z_pointer, target_pointer, log_sum_pointer, row, column, tokens, vocabulary,
+        cap: tl.constexpr, width: tl.constexpr, scale: tl.constexpr,
+    ):  # fmt: skip
+        """What `capped_cross_entropy_gradient` holds at these places."""
+        inside = (row < tokens) & (column < vocabulary)
+        target = tl.load(target_pointer + row, mask=row < tokens, other=0)
+        log_sum = tl.load(log_sum_pointer + row, mask=row < tokens, other=0.0)
+        gate = tl.sigmoid(tl.load(z_pointer + row * vocabulary + column, mask=inside, other=0.0).to(tl.float32) / width)
+        error = tl.exp(cap * gate - log_sum)
+        error = tl.where(target == column, error - 1, error)
+        return (error * cap / width * gate * (1 - gate) / scale).to(tl.float8e5)
+
+    @triton.jit
     def cross_entropy_gradient_kernel(
         z_pointer, target_pointer, log_sum_pointer, row_pointer, column_pointer, tokens, vocabulary,
         cap: tl.constexpr, width: tl.constexpr, scale: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     ):  # fmt: skip
-        """One tile of `capped_cross_entropy_gradient`, stored as it is and transposed."""
+        """One tile of `capped_cross_entropy_gradient`, as it is and transposed."""
         row = (tl.program_id(1) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
         column = (tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)).to(tl.int64)
-        mask = (row < tokens)[:, None] & (column < vocabulary)[None, :]
-        place = row[:, None] * vocabulary + column[None, :]
-        target = tl.load(target_pointer + row, mask=row < tokens, other=0)
-        log_sum = tl.load(log_sum_pointer + row, mask=row < tokens, other=0.0)
-        gate = tl.sigmoid(tl.load(z_pointer + place, mask=mask, other=0.0).to(tl.float32) / width)
-        error = tl.exp(cap * gate - log_sum[:, None])
-        error = tl.where(target[:, None] == column[None, :], error - 1, error)
-        gradient = (error * cap / width * gate * (1 - gate) / scale).to(tl.float8e5)
-        tl.store(row_pointer + place, gradient, mask=mask)
-        tl.store(column_pointer + column[:, None] * tokens + row[None, :], gradient.T, mask=mask.T)
+        inside = (row < tokens)[:, None] & (column < vocabulary)[None, :]
+        tile = gradient_at(
+            z_pointer, target_pointer, log_sum_pointer, row[:, None], column[None, :], tokens, vocabulary,
+            cap, width, scale,
+        )  # fmt: skip
+        tl.store(row_pointer + row[:, None] * vocabulary + column[None, :], tile, mask=inside)
+        tile = gradient_at(
+            z_pointer, target_pointer, log_sum_pointer, row[None, :], column[:, None], tokens, vocabulary,
+            cap, width, scale,
+        )  # fmt: skip
+        tl.store(column_pointer + column[:, None] * tokens + row[None, :], tile, mask=inside.T)
 
 
 @fast

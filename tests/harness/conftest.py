@@ -79,11 +79,11 @@ def add(tmp_path):
 def fake_machine(monkeypatch, tmp_path, archive):
     """A CPU machine, the small archive with every record frozen, one process in place of torchrun, in `tmp_path`."""
     machine = Machine((), "2.13.0+cpu", None, None, "cpu", 2, 24.0, "Linux")
-    monkeypatch.setattr("harness.archive.ROOT", archive)
-    monkeypatch.setattr("harness.replay.ROOT", archive)
-    monkeypatch.setattr("harness.replay.this_machine", lambda: machine)
+    monkeypatch.setattr("harness.archive.find.ROOT", archive)
+    monkeypatch.setattr("harness.replay.replay.ROOT", archive)
+    monkeypatch.setattr("harness.replay.replay.this_machine", lambda: machine)
     monkeypatch.setattr(
-        "harness.replay.torchrun_command", lambda script, args, *_: [sys.executable, str(script), *args]
+        "harness.replay.replay.torchrun_command", lambda script, args, *_: [sys.executable, str(script), *args]
     )
     monkeypatch.chdir(tmp_path)
     frozen = f'sha256 = "{hashlib.sha256(FAKE.read_bytes()).hexdigest()}"'

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from harness import synthetic
+from harness.tokens import synthetic
 
 ROOT = Path(__file__).parents[2]
 RECORDS = Path(os.environ.get("RECORDS_DIR", ROOT / "records"))

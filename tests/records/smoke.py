@@ -8,8 +8,8 @@ from pathlib import Path
 import forks
 import torch
 
-from harness.archive import Record
-from harness.settings import read_settings
+from harness.archive.record import Record
+from harness.archive.settings import read_settings
 from timing.log import Run, read_log
 
 

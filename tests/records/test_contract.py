@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import smoke
 
-from harness.archive import load
-from harness.audit_script import audit_compiler, audit_contract, audit_hash, audit_imports
-from harness.settings import read_settings
+from harness.archive.find import load
+from harness.archive.settings import read_settings
+from harness.audit.script import audit_compiler, audit_contract, audit_hash, audit_imports
 from timing.log import Run
 
 METRIC = re.compile(r"step:\d+/\d+ (val_loss:\d+\.\d{4} )?train_time:\d+ms step_avg:(\d+\.\d{2}|nan)ms")

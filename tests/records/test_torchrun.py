@@ -10,7 +10,7 @@ import sys
 import forks
 import pytest
 
-from harness.archive import load
+from harness.archive.find import load
 from timing.log import read_log
 
 

@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
-from harness import frames
-from harness.ledgers import ledgers
-from harness.published import published_curves
-from harness.standings import standings
+from harness.archive.published import published_curves
+from harness.history import frames
+from harness.history.ledgers import ledgers
+from harness.history.standings import standings
 from reports import charts, site
 from reports.cards import Script
 from reports.diffs import Row
@@ -27,7 +27,7 @@ def data(tmp_path_factory):
     """All chart frames of the archive as it is, with three invented replays in place of our own."""
     empty = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.replayed.ROOT", empty)  # without the runs that the records have committed
+        patch.setattr("harness.history.replayed.ROOT", empty)  # without the runs that the records have committed
         made = frames.everything(empty)
     made["replays"] = pd.DataFrame(
         [
@@ -79,7 +79,7 @@ def script():
 
 @pytest.fixture(scope="session")
 def replay_row():
-    """A factory of our own runs as `harness.replayed` reads them, with their projection."""
+    """A factory of our own runs as `harness.history.replayed` reads them, with their projection."""
     return _replay_row
 
 

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from harness.report import FIGURES, REPOSITORY, committed_figures
+from harness.history.report import FIGURES, REPOSITORY, committed_figures
 from reports import charts, progress, style
 from reports.labels import Box
 from reports.style import COLUMN, DARK, LIGHT, SLIDE, drawing, measure

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from harness.report import PAGES, REPOSITORY, renewed_pages, write_pages
+from harness.history.report import PAGES, REPOSITORY, renewed_pages, write_pages
 from reports import leaderboard
 
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from harness.errors import UserError
-from harness.verify import to_json, verdict_line, verify
+from harness.referee.verify import to_json, verdict_line, verify
 from timing.log import read_log
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.verify import verify
+from harness.referee.verify import verify
 
 
 def test_arms_are_judged_apart_and_never_averaged(forge, status, script):

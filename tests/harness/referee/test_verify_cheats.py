@@ -4,8 +4,8 @@ import datetime
 
 import pytest
 
-from harness.record import Record
-from harness.verify import verify
+from harness.archive.record import Record
+from harness.referee.verify import verify
 
 
 def broken(verdict) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from harness.cli import main
-from harness.verify import to_json, verify
+from harness.referee.verify import to_json, verify
 
 
 def test_every_check_says_where(forge):

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from harness.cli import main
 from harness.errors import UserError
-from harness.submission import collect
-from harness.verify import render_text, to_json, to_markdown, verify
+from harness.referee.submission import collect
+from harness.referee.verify import render_text, to_json, to_markdown, verify
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J<script>alert(1)</script>|[x](http://e.vil)`@someone #1\u202e"
 

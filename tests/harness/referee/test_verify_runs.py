@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from harness.verify import verify
+from harness.referee.verify import verify
 
 
 def test_witness_and_manifest_of_a_run_folder(forge, status):

@@ -1,0 +1,5 @@
+"""The names in a run folder, said once: whoever writes one, and whoever reads one, takes them from here."""
+
+LOG, FACTS = "log.txt", "run.json"
+STDOUT, STDERR = "stdout.txt", "stderr.txt"
+RANKS = "ranks"  # folder of torchrun's own log files, while the job runs

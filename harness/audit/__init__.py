@@ -1,0 +1,1 @@
+"""Holds the archive against itself: hashes, contract, published figures, its own logs."""

@@ -1,0 +1,41 @@
+"""The commands that add to an archive: a submission from its start to its freezing, and other people's logs."""
+
+from pathlib import Path
+
+import click
+import cloup
+
+
+@click.command()
+@click.argument("slug")
+@click.option("--from", "parent", required=True, metavar="RECORD", help="The record that the submission builds on.")
+@click.option("--into", type=click.Path(path_type=Path), help="Where the folder is made. Default: the archive.")
+def new(slug, parent, into):
+    """Start a submission: a folder named after today and SLUG, with RECORD's script to change."""
+    from harness.archive.submit import new
+
+    folder = new(slug, parent, into)
+    click.echo(f"{folder}\nnext: harness replay {folder}/, harness diff {parent} {folder}/, harness freeze {folder}")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--again", is_flag=True, help="Freeze a changed script of a frozen record anew.")
+def freeze(folder, again):
+    """Run the contract tests on FOLDER and write the hash of its script if they pass."""
+    from harness.archive.submit import freeze
+
+    click.echo(freeze(folder, again))
+
+
+@click.command("import")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--into", type=click.Path(path_type=Path), default="imported", show_default=True, metavar="DIR")
+def import_(path, into):
+    """Make records of your own from someone else's folder of logs; nothing in them is run."""
+    from harness.importing.imports import import_logs
+
+    import_logs(path, into, click.echo)
+
+
+SECTION = cloup.Section("Contribute", [new, freeze, import_])

@@ -1,0 +1,1 @@
+"""What changed between two scripts: aligned, counted and laid out to be read."""

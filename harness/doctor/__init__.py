@@ -1,0 +1,1 @@
+"""What this machine can replay, and why not more; kernels and links measured."""

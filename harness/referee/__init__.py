@@ -1,0 +1,1 @@
+"""Logs in, a verdict out: each rule is one check with its evidence."""

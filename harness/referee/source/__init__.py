@@ -1,0 +1,1 @@
+"""What a script's text tells a referee, read in a guarded process and never executed."""

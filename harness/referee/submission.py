@@ -1,0 +1,175 @@
+"""What somebody hands in to be judged: log files found without trusting the folder, their runs, the arms they form."""
+
+import json
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from harness.archive.run_folder import FACTS, LOG, RANKS, STDOUT
+from harness.errors import UserError
+from timing.log import LogError, Run, printable, read_logs
+
+LOG_SUFFIXES = (".txt", ".log")
+NOT_LOGS = {"stdout.txt", "stderr.txt"}
+OWN_SETTINGS = {"data_dir", "log_file", "seed"}
+"""Settings that say where a run reads and writes, and with which seed: overriding them leaves the record's run."""
+LARGEST_FACTS = 64 << 20
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run with what lies beside its log: `facts` is its `run.json` ({} if there is none), `stdout` the path of the
+    launcher's copy of the output, or None. `name` is how evidence calls the log."""
+
+    run: Run
+    name: str
+    facts: dict = field(default_factory=dict)
+    stdout: Path | None = None
+
+    def at(self, line: int | None) -> str:
+        """file:line, for evidence; without a line, `name`."""
+        return f"{printable(self.run.path, 200)}:{line}" if line else self.name
+
+    @property
+    def label(self) -> str | None:
+        """The fidelity that log or launcher gave the run."""
+        return self.run.fidelity or _text(self.facts.get("fidelity"))
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Runs of one source, one number of planned steps (of steps made, where the dialect plans none) and the same
+    overrides: the only ones that may be averaged."""
+
+    source: str | None
+    planned_steps: int
+    overrides: tuple[tuple[str, str], ...]
+    entries: tuple[Entry, ...]
+
+    @property
+    def name(self) -> str:
+        """Source (eight digits), steps and overrides, in a few words."""
+        source = f"source {self.source[:8]}" if self.source else "no source"
+        changed = "".join(f", {key}={value}" for key, value in self.overrides)
+        return printable(f"{source}, {self.planned_steps} steps{changed}", 120)
+
+
+def collect(paths: Iterable[str | os.PathLike]) -> tuple[list[Entry], list[str]]:
+    """All runs in `paths` (log files, or folders searched for *.txt and *.log), and a line for each file left out.
+
+    A log that holds several runs gives an entry for each. Raises UserError for a path that does not exist, cannot be
+    read or is no regular file, for a named file that is no log, and when no run is found at all.
+    """
+    files, left_out = {}, []
+    for path in paths:
+        if not os.fspath(path):
+            raise UserError("the path of a log is empty; give log files or folders of them")
+        if Path(path).is_dir():
+            files |= dict.fromkeys(_files_below(Path(path), left_out), False)
+        else:
+            files[_regular(Path(path))] = True
+    entries = []
+    for (path, was_named), result in zip(files.items(), read_logs(list(files)), strict=True):
+        if isinstance(result, LogError):
+            if was_named:
+                raise UserError(printable(str(result), 400))
+            left_out.append(printable(str(result), 400))
+            continue
+        entries += _entries(path, result)
+    if not entries:
+        reason = f" ({left_out[0]})" if left_out else ""
+        raise UserError(f"no log to judge in {', '.join(printable(str(path), 200) for path in paths)}{reason}")
+    return entries, left_out
+
+
+def changes(run: Run) -> tuple[tuple[str, str], ...]:
+    """The overrides that make a run another than the record's, sorted by name."""
+    return tuple(sorted((name, value) for name, value in run.overrides.items() if name not in OWN_SETTINGS))
+
+
+def arms(entries: Iterable[Entry]) -> list[Arm]:
+    """The arms of a submission, the largest first; nothing is ever averaged across them."""
+    groups: dict[tuple, list[Entry]] = {}
+    for entry in entries:
+        run = entry.run
+        planned = run.steps if run.planned_steps is None else run.planned_steps
+        groups.setdefault((run.source_sha256, planned, changes(run)), []).append(entry)
+    return sorted((Arm(*key, tuple(group)) for key, group in groups.items()), key=lambda arm: -len(arm.entries))
+
+
+def _files_below(folder: Path, left_out: list[str]) -> list[Path]:
+    """Log files in a folder and its subfolders, without the copies that the launcher keeps beside a run's log.
+
+    What has a log's name and is no regular file is noted in `left_out`. Links to folders are not followed, so no loop
+    is ever entered.
+    """
+
+    def refuse(error: OSError):
+        raise UserError(f"{printable(str(error.filename), 300)} cannot be read: {error.strerror}")
+
+    found = []
+    for root, folders, names in os.walk(folder, onerror=refuse):
+        beside = set(names)
+        folders[:] = sorted(name for name in folders if not (name == RANKS and LOG in beside))
+        for name in sorted(names):
+            copy_of_log = name in NOT_LOGS and LOG in beside
+            if not name.lower().endswith(LOG_SUFFIXES) or copy_of_log:
+                continue
+            if _is_regular(Path(root, name)):
+                found.append(_regular(Path(root, name)))
+            else:
+                left_out.append(f"{printable(str(Path(root, name)), 300)}: is not a regular file")
+    return found
+
+
+def _is_regular(path: Path) -> bool:
+    """Whether `path` is (a link to) a regular file. Never opens it: a FIFO would not answer."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _regular(path: Path) -> Path:
+    shown = printable(str(path), 300)
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise UserError(f"{shown} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise UserError(f"{shown} is not a path") from None
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{shown} is not a regular file; give log files or folders of them")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{shown} cannot be read: Permission denied")
+    return path
+
+
+def _entries(path: Path, run: Run) -> list[Entry]:
+    facts = _facts_beside(path)
+    stdout = path.parent / STDOUT
+    entry = Entry(run, printable(str(path), 200), facts, stdout if facts and _is_regular(stdout) else None)
+    trials = run.trials()
+    if len(trials) == 1:
+        return [entry]
+    return [replace(entry, run=trial, name=f"{entry.name}#{i}") for i, trial in enumerate(trials, start=1)]
+
+
+def _facts_beside(path: Path) -> dict:
+    """The `run.json` of a run folder, {} where there is none; {"damaged": why} where it cannot be read."""
+    facts = path.parent / FACTS
+    if path.name != LOG or not _is_regular(facts):
+        return {}
+    try:
+        if facts.stat().st_size > LARGEST_FACTS:
+            return {"damaged": "larger than 64 MiB"}
+        content = json.loads(facts.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        return {"damaged": f"{type(error).__name__}"}
+    return content if isinstance(content, dict) else {"damaged": "not an object"}
+
+
+def _text(value) -> str | None:
+    return printable(value, 80) if isinstance(value, str) else None

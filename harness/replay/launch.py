@@ -1,0 +1,133 @@
+"""One job: start it, watch it, be the outside witness of its metric lines, stop all of it."""
+
+import queue
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.archive.run_folder import RANKS, STDERR, STDOUT
+from harness.errors import UserError
+from harness.replay import crash, processes
+from harness.replay.signals import deaf, interruptible
+from timing.witness import Metric, Witness
+
+DRAIN_S = 2.0  # how long a finished launcher's last output may take to arrive
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command to run in the run folder `folder`, which exists. `speaks`: metric lines are expected from it."""
+
+    command: list[str]
+    folder: Path
+    env: dict[str, str]
+    stall_timeout_s: float = 900.0
+    speaks: bool = True
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended. `outcome`: finished, crashed, stalled, interrupted or unfinished; `trouble` says why."""
+
+    outcome: str
+    exit: int | None
+    witness: Witness
+    trouble: str = ""
+
+
+@dataclass
+class _Watch:
+    """A running job as the main thread sees it."""
+
+    job: Job
+    process: subprocess.Popen
+    began: float
+    witness: Witness = field(default_factory=Witness)
+    lines: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
+
+    def read(self, stream, name: str) -> None:
+        """Reader thread: stamp every line at its arrival; None marks the end of the stream."""
+        for line in stream:
+            self.lines.put((time.monotonic() - self.began, name, line))
+        self.lines.put((0.0, name, None))
+
+    def listen(self, on_metric: Callable[[Metric, float], None]) -> bool:
+        """Keep the output and the metrics until the job ends. False if it stalled."""
+        heard, ended, open_streams = time.monotonic(), None, 2
+        with (self.job.folder / STDOUT).open("wb") as stdout, (self.job.folder / STDERR).open("wb") as stderr:
+            files = {STDOUT: stdout, STDERR: stderr}
+            while open_streams and (ended is None or time.monotonic() - ended < DRAIN_S):
+                if ended is None and self.process.poll() is not None:
+                    ended = time.monotonic()
+                if ended is None and self.job.speaks and time.monotonic() - heard > self.job.stall_timeout_s:
+                    return False
+                try:
+                    clock, name, line = self.lines.get(timeout=0.2)
+                except queue.Empty:
+                    continue
+                if line is None:
+                    open_streams -= 1
+                    continue
+                files[name].write(line)
+                files[name].flush()
+                if name == STDOUT and (metric := self.witness.hear(line.decode(errors="replace").rstrip(), clock)):
+                    heard = time.monotonic()
+                    on_metric(metric, clock)
+        return True
+
+
+def run(job: Job, on_metric: Callable[[Metric, float], None] = lambda metric, clock: None) -> Ended:
+    """Run `job` to its end and leave nothing of it running. `on_metric` gets each metric and its clock in seconds.
+
+    Ctrl-C, SIGTERM and a closed terminal end the job and give the outcome "interrupted"; if this process is killed, the
+    job ends too. Raises UserError when the command cannot be started or its output cannot be kept.
+    """
+    with interruptible():
+        try:
+            running = processes.start(job.command, job.env, job.folder)
+        except OSError as error:
+            raise UserError(f"cannot start {job.command[0]}: {error.strerror}") from None
+        process = running.first
+        watch = _Watch(job, process, time.monotonic())
+        for stream, name in ((process.stdout, STDOUT), (process.stderr, STDERR)):
+            threading.Thread(target=watch.read, args=(stream, name), daemon=True).start()
+        try:
+            heard = watch.listen(on_metric)
+            if heard:
+                process.wait(timeout=processes.GRACE_S)
+            outcome = None if heard else "stalled"
+        except KeyboardInterrupt:
+            outcome = "interrupted"
+        except subprocess.TimeoutExpired:
+            outcome = None
+        except OSError as error:
+            raise UserError(f"{job.folder}: {error.strerror}; the run was stopped") from None
+        finally:
+            with deaf():
+                running.stop()
+    return _ended(watch, outcome)
+
+
+def _ended(watch: _Watch, outcome: str | None) -> Ended:
+    """The end of a job in words, and its ranks' stderr files joined to the launcher's."""
+    exit_code, witness, folder = watch.process.returncode, watch.witness, watch.job.folder
+    launcher = (folder / STDERR).read_text(errors="replace")
+    outputs = crash.rank_outputs(folder / RANKS)
+    ranks = {rank: path.read_text(errors="replace") for rank, path in outputs.items()}
+    with (folder / STDERR).open("a") as stderr:
+        stderr.writelines(f"--- rank {rank} ---\n{text.rstrip()}\n" for rank, text in sorted(ranks.items()) if text)
+    shutil.rmtree(folder / RANKS, ignore_errors=True)
+    last = f"after step {witness.metrics[-1].step}" if witness.metrics else "before its first metric line"
+    if outcome == "stalled":
+        return Ended(outcome, exit_code, witness, f"no metric line for {watch.job.stall_timeout_s:g} s, {last}")
+    if outcome == "interrupted":
+        return Ended(outcome, exit_code, witness, f"{last}; every rank was stopped")
+    if exit_code != 0:
+        return Ended("crashed", exit_code, witness, crash.describe(launcher, ranks))
+    if watch.job.speaks and not witness.complete:
+        return Ended("unfinished", exit_code, witness, f"the script exited with 0 {last}, without its final validation")
+    return Ended("finished", exit_code, witness)

@@ -1,0 +1,34 @@
+"""The archive as a table."""
+
+import json
+
+from click.testing import CliRunner
+
+from harness.cli import main
+
+
+def listed(*arguments):
+    result = CliRunner().invoke(main, ["list", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_piped_it_is_one_tab_separated_line_a_record(archive, monkeypatch):
+    monkeypatch.setattr("harness.archive.find.ROOT", archive)
+    lines = [line.split("\t") for line in listed().splitlines()]
+    assert lines[0][0] == "number" and all(len(line) == len(lines[0]) for line in lines)
+    assert [line[0] for line in lines[1:]] == ["01", "21", "21c", "22", "39", "40"]
+    assert lines[-1] == ["40", "2025-10-04", "backout", "2.358", "10", "-", "8 shards, 45 GiB", "2025-10-04-backout"]
+
+
+def test_json(archive, monkeypatch):
+    monkeypatch.setattr("harness.archive.find.ROOT", archive)
+    records = json.loads(listed("--json"))
+    assert records[-1]["number"] == "40"
+    assert records[-1]["listed"] == {"minutes": 2.358, "steps": 10, "tokens_per_step": 262144}
+
+
+def test_an_empty_archive_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.archive.find.ROOT", tmp_path)
+    result = CliRunner().invoke(main, ["list"])
+    assert result.exit_code == 2 and "the archive is empty" in result.stderr
