@@ -54,6 +54,12 @@ def folder_of():
 
 
 @pytest.fixture(scope="session")
+def definitions_in():
+    """The definitions of a record, by its folder."""
+    return definitions
+
+
+@pytest.fixture(scope="session")
 def definitions_of(folder_of):
     """The definitions of a record, by its number."""
     return lambda number: definitions(folder_of(number))
