@@ -7,14 +7,18 @@ left out; a line's average is milliseconds per step by one of three definitions 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import percentile_filter
 
 from timing.run import Run
 
 UNTIMED_STEPS = 10
 FROZEN_STEPS = 8
 FROZEN_SHARE = 0.05
+IDLE_SHARE = 0.1
+SLOW_PERCENTILE, NEIGHBOURS = 95, 65
 LEAST_PACE_MS = 2.0
 ROUNDING_MS = 1.0
+RECOGNISED = 0.1  # share of averages that may contradict a definition which the others follow
 DEFINITIONS = ("from the start", "from step 10", "since the last validation")
 
 
@@ -100,9 +104,17 @@ def definition_of_average(lines: Lines, validation: bool) -> tuple[str | None, n
     A definition is recognised when at least nine tenths of the averages agree with it within rounding (1 ms of time,
     0.006 ms or 0.1% of average); the others come back as line numbers. (None, all lines) if none is recognised.
     """
-    counted = lines.only(np.arange(len(lines)) >= start_of_count(lines))
-    chosen = counted.only(counted.validation == validation)
-    best, misfits = None, chosen.line
+    name, wrong, checked = nearest_definition(lines, validation)
+    if name is not None and len(wrong) <= RECOGNISED * checked:
+        return name, wrong
+    return None, _counted_of(lines, validation).line
+
+
+def nearest_definition(lines: Lines, validation: bool) -> tuple[str | None, np.ndarray, int]:
+    """The one of DEFINITIONS that the fewest averages contradict, however many: its name, the numbers of the lines that
+    contradict it, and how many averages were held against it. (None, no line, 0) where nothing can be."""
+    chosen = _counted_of(lines, validation)
+    best = None, chosen.line[:0], 0
     for name, divisor, elapsed in _candidates(chosen):
         usable = np.isfinite(chosen.average_ms) & (divisor > 0)
         if not usable.any():
@@ -111,9 +123,15 @@ def definition_of_average(lines: Lines, validation: bool) -> tuple[str | None, n
             expected = elapsed / divisor
             slack = ROUNDING_MS * (1 + (name == DEFINITIONS[2])) / divisor + np.maximum(0.006, 1e-3 * expected)
         wrong = chosen.line[usable & (np.abs(chosen.average_ms - expected) > slack)]
-        if len(wrong) <= 0.1 * usable.sum() and (best is None or len(wrong) < len(misfits)):
-            best, misfits = name, wrong
-    return best, misfits
+        if best[0] is None or len(wrong) < len(best[1]):
+            best = name, wrong, int(usable.sum())
+    return best
+
+
+def _counted_of(lines: Lines, validation: bool) -> Lines:
+    """The validation (or the train) lines that the clock counts."""
+    counted = lines.only(np.arange(len(lines)) >= start_of_count(lines))
+    return counted.only(counted.validation == validation)
 
 
 def _candidates(lines: Lines):
@@ -145,6 +163,58 @@ def negative(lines: Lines) -> list[Finding]:
     ]
 
 
+@dataclass(frozen=True)
+class Stutter:
+    """How evenly a clock runs, from line to line. `idle` is how many of `steps` take (almost) no time, `longest_idle`
+    how many of those come in a row, `idle_line` the first line at which it stood; `longest_ms` is the longest step,
+    `longest_step` and `longest_line` say where; `usual_ms` is what a step takes that takes any time."""
+
+    steps: int
+    idle: int
+    longest_idle: int
+    idle_line: int
+    longest_ms: float
+    longest_step: int
+    longest_line: int
+    usual_ms: float
+
+    @property
+    def idle_share(self) -> float:
+        """Idle steps, of all."""
+        return self.idle / self.steps
+
+
+def stutter(lines: Lines) -> Stutter | None:
+    """What the counted part of a clock shows of steps that take no time and of the longest one; None for a clock too
+    coarse for its pace, or with too few lines.
+
+    A step takes no time if it takes a tenth of what its neighbours do, the slow ones among them (95th percentile of 65
+    steps: a clock that moves on every 16th step only has its real pace in one of 16; and a schedule of windows or batch
+    sizes, which makes the steps of a whole phase fast, has slow steps nowhere near them).
+    """
+    counted = _one_a_step(lines.only(np.arange(len(lines)) >= start_of_count(lines)))
+    usual = usual_pace(counted)
+    if usual is None or usual < LEAST_PACE_MS:
+        return None
+    steps, taken = np.diff(counted.step), np.diff(counted.time_ms)
+    pace = taken / steps
+    around = percentile_filter(pace, SLOW_PERCENTILE, size=NEIGHBOURS, mode="nearest")
+    idle = pace <= IDLE_SHARE * np.maximum(around, LEAST_PACE_MS)
+    ends = np.flatnonzero(np.diff(np.concatenate([[False], idle, [False]])))
+    rows = [int(steps[first:end].sum()) for first, end in zip(ends[::2], ends[1::2], strict=True)]
+    longest = int(np.argmax(pace))
+    return Stutter(
+        steps=int(steps.sum()),
+        idle=int(steps[idle].sum()),
+        longest_idle=max(rows, default=0),
+        idle_line=int(counted.line[ends[0] + 1]) if rows else 0,
+        longest_ms=float(pace[longest]),
+        longest_step=int(counted.step[longest + 1]),
+        longest_line=int(counted.line[longest + 1]),
+        usual_ms=float(np.median(around)),
+    )
+
+
 def stood_still(lines: Lines) -> list[Finding]:
     """Stretches of eight steps or more in which the clock hardly moves (5% of the usual pace, so that hosts which run a
     few steps ahead of their GPU are not meant). The first line of each stretch."""
@@ -163,15 +233,26 @@ def stood_still(lines: Lines) -> list[Finding]:
 
 
 def usual_pace(lines: Lines) -> float | None:
-    """Median milliseconds per step between neighbouring lines, None when there are too few."""
+    """Median milliseconds per step between neighbouring lines, of those between which time passes at all: a clock that
+    stands still for most of its steps would else call that usual. None when there are too few."""
     steps = np.diff(lines.step)
     moved = steps > 0
-    return float(np.median(np.diff(lines.time_ms)[moved] / steps[moved])) if moved.any() else None
+    pace = np.diff(lines.time_ms)[moved] / steps[moved]
+    passing = pace[pace > 0]
+    if passing.size:
+        return float(np.median(passing))
+    return 0.0 if moved.any() else None
+
+
+def _one_a_step(lines: Lines) -> Lines:
+    """Of lines that share a step, the first; of steps that go back, none."""
+    ahead = np.maximum.accumulate(lines.step) if len(lines) else lines.step
+    return lines.only(np.diff(ahead, prepend=-1) > 0)
 
 
 def skipped(run: Run) -> list[Finding]:
     """Train lines that jump over steps where a log otherwise prints them at a steady cadence; steps that go back; train
-    lines of a step that comes twice."""
+    lines of a step that comes twice; train lines that begin late or end early."""
     found = []
     for step, line in ((run.train_step, run.train_line), (run.val_step, run.val_line)):
         back = np.flatnonzero(np.diff(step) < 0) + 1
@@ -186,4 +267,17 @@ def skipped(run: Run) -> list[Finding]:
             Finding(int(run.train_line[i + 1]), f"step {run.train_step[i + 1]} follows step {run.train_step[i]}")
             for i in np.flatnonzero(gaps > cadence)
         ]
+        found += _open_ends(run, cadence)
+    return found
+
+
+def _open_ends(run: Run, cadence: int) -> list[Finding]:
+    """Train lines that begin late or end early, while validations tell that steps were made."""
+    found = []
+    first, last = int(run.train_step[0]), int(run.train_step[-1])
+    if first > cadence + 1:
+        found.append(Finding(int(run.train_line[0]), f"the first step line is of step {first}"))
+    if len(run.val_step) and run.val_step[-1] > last + cadence:
+        ends = f"step lines end at step {last}, validations go on to step {run.val_step[-1]}"
+        found.append(Finding(int(run.train_line[-1]), ends))
     return found

@@ -26,7 +26,6 @@ from harness.referee.clock_checks import (
     check_clock_running,
     check_era,
     check_steps,
-    check_witness,
 )
 from harness.referee.curve_checks import check_curve, check_independence
 from harness.referee.source.rules import (
@@ -50,6 +49,7 @@ from harness.referee.verdict import (
     to_markdown,
     verdict_line,
 )
+from harness.referee.witness_check import check_witness
 from timing import rules
 from timing.log import printable
 
