@@ -188,9 +188,9 @@ def stutter(lines: Lines) -> Stutter | None:
     """What the counted part of a clock shows of steps that take no time and of the longest one; None for a clock too
     coarse for its pace, or with too few lines.
 
-    A step takes no time if it takes a tenth of what its neighbours do, the slow ones among them (95th percentile of 65
-    steps: a clock that moves on every 16th step only has its real pace in one of 16; and a schedule of windows or batch
-    sizes, which makes the steps of a whole phase fast, has slow steps nowhere near them).
+    A step takes no time if it takes a tenth of what its neighbours do, the slow ones among them: the 95th percentile of
+    64 steps, since a clock that moves on every 16th step only has its real pace in one of 16. Those before it and those
+    after it both have to say so: schedules of windows or batch sizes make the steps of a whole phase fast.
     """
     counted = _one_a_step(lines.only(np.arange(len(lines)) >= start_of_count(lines)))
     usual = usual_pace(counted)
@@ -198,7 +198,11 @@ def stutter(lines: Lines) -> Stutter | None:
         return None
     steps, taken = np.diff(counted.step), np.diff(counted.time_ms)
     pace = taken / steps
-    around = percentile_filter(pace, SLOW_PERCENTILE, size=NEIGHBOURS, mode="nearest")
+    before, after = (
+        percentile_filter(pace, SLOW_PERCENTILE, size=NEIGHBOURS, mode="nearest", origin=side * (NEIGHBOURS // 2))
+        for side in (1, -1)
+    )
+    around = np.minimum(before, after)
     idle = pace <= IDLE_SHARE * np.maximum(around, LEAST_PACE_MS)
     ends = np.flatnonzero(np.diff(np.concatenate([[False], idle, [False]])))
     rows = [int(steps[first:end].sum()) for first, end in zip(ends[::2], ends[1::2], strict=True)]

@@ -99,6 +99,14 @@ def arms(entries: Iterable[Entry]) -> list[Arm]:
     return sorted((Arm(*key, tuple(group)) for key, group in groups.items()), key=lambda arm: -len(arm.entries))
 
 
+def by_validations(entries: Iterable[Entry]) -> dict[bytes, list[Entry]]:
+    """Entries by the steps that they were validated at: those whose losses compare, one by one."""
+    groups: dict[bytes, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.run.val_step.tobytes(), []).append(entry)
+    return groups
+
+
 def _files_below(folder: Path, left_out: list[str]) -> list[Path]:
     """Log files in a folder and its subfolders, without the copies that the launcher keeps beside a run's log.
 

@@ -27,7 +27,8 @@ from harness.referee.clock_checks import (
     check_era,
     check_steps,
 )
-from harness.referee.curve_checks import check_curve, check_independence
+from harness.referee.copies import check_independence
+from harness.referee.curve_checks import check_curve, check_loss_range
 from harness.referee.source.rules import (
     check_compiler,
     check_source,
@@ -60,6 +61,7 @@ NOTES_SHOWN = 3
 RULE_BOOK = (
     check_complete,
     check_target,
+    check_loss_range,
     check_curve,
     check_independence,
     check_steps,
