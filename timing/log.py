@@ -27,8 +27,20 @@ WORTH_PROCESSES = 200_000_000  # bytes that take one core longer than other proc
 
 _PEAK = re.compile(rb"peak memory (?:allocated|consumption): (\d{1,12}) MiB")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-_FACTS = ("python", "torch", "cuda", "triton", "driver", "gpu", "gpus", "device", "world_size", "date")
-_FACTS += ("seed", "manifest", "fidelity", "run_id", "stop_step")
+_FACTS = (
+    "python",
+    "python_built",
+    "torch",
+    "cuda",
+    "triton",
+    "driver",
+    "gpu",
+    "gpus",
+    "gpu_ids",
+    "device",
+    "world_size",
+)
+_FACTS += ("date", "seed", "manifest", "fidelity", "run_id", "stop_step")
 _HELD_LOSSES = 50  # that many earlier losses say with how many decimals a loss is printed
 
 Columns = dict[str, dict[str, np.ndarray]]  # by kind ("val", "train"), then by name

@@ -48,12 +48,14 @@ class Run:
     source_line: int | None
 
     python: str | None
+    python_built: str | None  # day of the interpreter's build, ISO 8601
     torch: str | None
     cuda: str | None
     triton: str | None
     driver: str | None
     gpu: str | None  # name in the nvidia-smi table, or of a mixed table the names joined by " + "
     gpus: int | None  # rows of the nvidia-smi table: GPUs of the machine, while world_size counts ranks
+    gpu_ids: str | None  # bus ids of those rows, or UUIDs of `nvidia-smi -L`, in order and joined by commas
     device: str | None  # GPU name as the script itself printed it
     world_size: int | None
     date: str | None  # ISO 8601, in the zone of the machine unless it ends in Z

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from harness.archive.record import Record
 from harness.referee.submission import OWN_SETTINGS, Entry
 from harness.referee.verdict import FAIL, PASS, UNKNOWN, WAIVED, Check, shown_p
-from timing.comparison import Comparison, compare_welch
 from timing.log import Run
-from timing.rules import Edition, official_time
+from timing.rules import Edition
 from timing.stats import KNOWN_SPREAD_MARGIN, USUAL_SPREAD, TargetTest, target_test
 
 PLAUSIBLE_DEVIATIONS = 3.0
@@ -205,51 +204,3 @@ def check_data(case: Case) -> Check:
     if unknown:
         return case.check("data", UNKNOWN, f"{counted(unknown)} ({case.first(environment_line('manifest'))})")
     return case.check("data", PASS, counted(sorted(known)))
-
-
-def _machine(run: Run) -> tuple[str, int] | None:
-    """The GPUs' name and number, None if the log does not tell both. It never tells one machine from its twin."""
-    name, count = run.gpu or run.device, run.world_size or run.gpus
-    return (name, count) if name and count else None
-
-
-def official_seconds(case: Case, entries: tuple[Entry, ...]) -> list[float]:
-    """Times in seconds under the edition's clock, of the complete runs that have one."""
-    times = [official_time(entry.run, case.edition).ms for entry in entries if entry.run.complete]
-    return [time / 1000 for time in times if time is not None and time > 0]
-
-
-def against(case: Case) -> Comparison | None:
-    """The case's times and losses compared with the baseline's, None where either side has none."""
-    mine, theirs = official_seconds(case, case.entries), official_seconds(case, case.baseline)
-    if not mine or not theirs:
-        return None
-    losses, base = case.losses(), Case(case.baseline, case.edition).losses()
-    usable = all(map(math.isfinite, [*losses, *base]))
-    return compare_welch(theirs, mine, base if usable else None, losses if usable else None)
-
-
-def check_faster(case: Case) -> Check:
-    """Faster than the baseline that was named, on the same hardware, beyond run-to-run noise."""
-    if not case.baseline:
-        return case.check("faster", UNKNOWN, "no logs of the prior record were given (--against)")
-    if case.baseline_arms > 1:
-        return case.check("faster", UNKNOWN, f"the baseline holds {case.baseline_arms} arms; give one", decisive=True)
-    comparison = against(case)
-    if comparison is None:
-        return case.check(
-            "faster",
-            UNKNOWN,
-            f"one side has no complete run with a clock (baseline: {case.baseline[0].at(None)})",
-            decisive=True,
-        )
-    interval = f"; {comparison.method}, {comparison.confidence:.0%}" if comparison.log_time.half_width else ""
-    base = Case(case.baseline, case.edition).finished()[0]
-    where = f"baseline: {base.at(int(base.run.val_line[-1]))}"
-    evidence = f"{comparison.sentence('the baseline', 'this')}{interval} ({where})"
-    machines = [{_machine(entry.run) for entry in side} for side in (case.entries, case.baseline)]
-    if machines[0] != machines[1] or len(machines[0]) > 1 or None in machines[0]:
-        return case.check("faster", UNKNOWN, f"not shown to be the same GPUs; {evidence}", decisive=True)
-    if not comparison.log_time.excludes_zero:
-        return case.check("faster", UNKNOWN, evidence, decisive=True)
-    return case.check("faster", PASS if comparison.faster_percent > 0 else FAIL, evidence, decisive=True)

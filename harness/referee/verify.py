@@ -10,14 +10,11 @@ from harness.archive.record import Record
 from harness.errors import UserError
 from harness.referee.checks import (
     Case,
-    against,
     check_complete,
     check_data,
-    check_faster,
     check_hardware,
     check_settings,
     check_target,
-    official_seconds,
     test_of,
 )
 from harness.referee.clock_checks import (
@@ -29,6 +26,8 @@ from harness.referee.clock_checks import (
 )
 from harness.referee.copies import check_independence
 from harness.referee.curve_checks import check_curve, check_loss_range
+from harness.referee.date_check import check_date, day_of_rules
+from harness.referee.faster import against, check_faster, official_seconds
 from harness.referee.source.rules import (
     check_compiler,
     check_source,
@@ -64,6 +63,7 @@ RULE_BOOK = (
     check_loss_range,
     check_curve,
     check_independence,
+    check_date,
     check_steps,
     check_clock_forward,
     check_clock_running,
@@ -219,12 +219,12 @@ def _finite(value: float | None) -> float | int | None:
 
 
 def _edition_of(arm: Arm, record: Record | None) -> rules.Edition:
-    """The record's edition, else that of the logs' date, else the latest."""
+    """The record's edition, else that of the logs' date (of their software's, where that is later), else the latest."""
     if record is not None and record.edition:
         return _edition(record.edition)
-    dates = sorted(entry.run.date[:10] for entry in arm.entries if entry.run.date)
+    days = [day for entry in arm.entries if (day := day_of_rules(entry.run))]
     try:
-        return rules.edition(dates[-1]) if dates else rules.today()
+        return rules.edition(max(days)) if days else rules.today()
     except rules.RulesError:
         return rules.today()
 

@@ -63,6 +63,7 @@ class Forged:
     gpus: int = 8
     gpu: str = "NVIDIA H100 80GB HBM3"
     date: str = "Sat Oct  4 06:00:33 2025"
+    torch: str = "2.4.1"
     era: str = "B"
     environment: list = field(default_factory=list)
     noise: int = 0
@@ -105,7 +106,11 @@ class Forged:
         for name, text in self.helpers.items():
             source += f"\n\n{'-' * 40}\n# {name}\n{'-' * 40}\n\n{text}"
         table = [SMI_ROW.format(i, self.gpu) for i in range(self.gpus)]
-        environment = ["Running Python 3.12.7", "Running PyTorch 2.10.0 compiled for CUDA 12.6", *self.environment]
+        environment = [
+            "Running Python 3.12.7",
+            f"Running PyTorch {self.torch} compiled for CUDA 12.4",
+            *self.environment,
+        ]
         parts = [source] if self.source else []
         parts += [BANNER, *environment, self.date, *table, BANNER, *self.lines()]
         return "\n".join(parts) + "\npeak memory allocated: 29226 MiB reserved: 44076 MiB\n"
