@@ -103,6 +103,16 @@ def split_helpers(source: bytes) -> list[Part]:
     return [*parts, Part(glue, name, source[begin:])]
 
 
+def renderings(modules: list[Part]) -> list[bytes]:
+    """The ways in which a source block is hashed by one tool or another: with its helper modules or the script alone,
+    as it stands, without a newline at its end, or with just one. Windows line ends count as Unix ones."""
+    block = b"".join(part.glue + part.content for part in modules).replace(b"\r\n", b"\n")
+    texts = [block, modules[0].content.replace(b"\r\n", b"\n")] if len(modules) > 1 else [block]
+    found = [form for text in texts for form in (text, text.rstrip(b"\n"), text.rstrip(b"\n") + b"\n")]
+    found += [text.removesuffix(b"\n") for text in texts]
+    return list(dict.fromkeys(found))
+
+
 def _unprinted(source: bytes) -> bytes:
     """`source` without the newline that print() put behind it: scripts end with one newline, printed ones with two."""
     for newline in (b"\r\n", b"\n"):

@@ -15,6 +15,7 @@ import numpy as np
 from timing.blocks import open_log
 from timing.environment import Environment
 from timing.folders import log_files, total_size
+from timing.layout import renderings
 from timing.oddities import completeness, describe
 from timing.parts import Parts, read_parts
 from timing.run import LogError, Note, Run
@@ -135,6 +136,7 @@ def _source_facts(parts: Parts) -> dict:
         "source": texts[0] if texts else None,
         "helpers": dict(zip(names[1:], texts[1:], strict=True)),
         "source_sha256": hashlib.sha256(parts.source).hexdigest() if texts else None,
+        "source_hashes": tuple(hashlib.sha256(each).hexdigest() for each in renderings(parts.modules)) if texts else (),
         "source_line": parts.layout.source_line if texts else None,
     }
 

@@ -45,6 +45,7 @@ class Run:
     source: str | None  # the training script; undecodable bytes are replaced (a note says so)
     helpers: dict[str, str]  # appended helper modules by the name that the log gives them; never use it as a path
     source_sha256: str | None  # of the source block's bytes, helpers included: for a lone script, of its file
+    source_hashes: tuple[str, ...]  # of the same block as others take it, see `timing.layout.renderings`
     source_line: int | None
 
     python: str | None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.archive.run_folder import FACTS, LOG, RANKS, STDOUT
 from harness.errors import UserError
+from harness.referee.source.reader import code_of
 from timing.log import LogError, Run, printable, read_logs
 
 LOG_SUFFIXES = (".txt", ".log")
@@ -40,20 +41,26 @@ class Entry:
 
 @dataclass(frozen=True)
 class Arm:
-    """Runs of one source, one number of planned steps (of steps made, where the dialect plans none) and the same
-    overrides: the only ones that may be averaged."""
+    """Runs of one code, one number of planned steps (of steps made, where the dialect plans none) and the same
+    overrides: the only ones that may be averaged. `code` is what `reader.code_of` gives, None without a source."""
 
-    source: str | None
+    code: str | None
     planned_steps: int
     overrides: tuple[tuple[str, str], ...]
     entries: tuple[Entry, ...]
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """Hashes of the texts that the code is spelt in, that of the first run first."""
+        return tuple(dict.fromkeys(entry.run.source_sha256 for entry in self.entries if entry.run.source_sha256))
+
+    @property
     def name(self) -> str:
         """Source (eight digits), steps and overrides, in a few words."""
-        source = f"source {self.source[:8]}" if self.source else "no source"
+        source = f"source {self.sources[0][:8]}" if self.sources else "no source"
+        spelt = f" in {len(self.sources)} spellings" if len(self.sources) > 1 else ""
         changed = "".join(f", {key}={value}" for key, value in self.overrides)
-        return printable(f"{source}, {self.planned_steps} steps{changed}", 120)
+        return printable(f"{source}{spelt}, {self.planned_steps} steps{changed}", 120)
 
 
 def collect(paths: Iterable[str | os.PathLike]) -> tuple[list[Entry], list[str]]:
@@ -95,7 +102,7 @@ def arms(entries: Iterable[Entry]) -> list[Arm]:
     for entry in entries:
         run = entry.run
         planned = run.steps if run.planned_steps is None else run.planned_steps
-        groups.setdefault((run.source_sha256, planned, changes(run)), []).append(entry)
+        groups.setdefault((code_of(run), planned, changes(run)), []).append(entry)
     return sorted((Arm(*key, tuple(group)) for key, group in groups.items()), key=lambda arm: -len(arm.entries))
 
 

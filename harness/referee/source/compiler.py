@@ -35,9 +35,9 @@ class Fact:
 def compiler_facts(names: Names) -> list[dict]:
     """All facts about compiler settings in the modules of `names`, as plain dictionaries."""
     found = [] if names.settled else [Fact("undecided", "aliases of aliases without end", "", "", 1)]
-    for module, tree in names.modules.items():
+    for module, nodes in names.nodes.items():
         reader = _Reader(names, module)
-        for node in ast.walk(tree):
+        for node in nodes:
             reader.read(node)
         found += reader.found
     return [asdict(fact) for fact in dict.fromkeys(found)]

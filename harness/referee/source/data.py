@@ -5,10 +5,10 @@ Only the standard library is imported here: this runs in the guarded process of 
 """
 
 import ast
-import hashlib
 import re
 import sys
 
+from harness.referee.source.fingerprint import fingerprint
 from harness.referee.source.names import Names
 
 _VALIDATION_FILES = re.compile(r"val[^/]*\.bin$|_val_|^val$|^validation$")
@@ -35,7 +35,7 @@ def data_facts(names: Names) -> dict:
     validation data in the script; `loader`: digest of each data-loading function's code, by name; `imports`: modules
     that are neither known packages nor part of the log.
     """
-    nodes = [node for tree in names.modules.values() for node in ast.walk(tree)]
+    nodes = [node for nodes in names.nodes.values() for node in nodes]
     return {
         "prints_metrics": any(isinstance(node, ast.Constant) and "val_loss" in str(node.value) for node in nodes),
         "val_tokens": _val_tokens(names, nodes),
@@ -86,7 +86,7 @@ def _integer(node: ast.AST, depth: int = 0) -> int | None:
 
 def _validation_reads(names: Names) -> list:
     """Where the script takes tokens from validation files, followed through the names that hold files and streams."""
-    nodes = list(ast.walk(names.modules[""]))
+    nodes = names.nodes[""]
     stained: set = set()
     grown = True
     while grown:
@@ -187,24 +187,12 @@ def _loader(names: Names) -> dict[str, str]:
     for module, tree in names.modules.items():
         for node in tree.body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and (_READERS.search(node.name) or _reads(node)):
-                found[f"{module}:{node.name}" if module else node.name] = _digest(node)
+                found[f"{module}:{node.name}" if module else node.name] = fingerprint(node)
     return found
 
 
 def _reads(node: ast.AST) -> bool:
     return any(isinstance(each, ast.Call) and _plain(each.func) in _READ_CALLS for each in ast.walk(node))
-
-
-def _digest(node: ast.AST) -> str:
-    """SHA-256 over the syntax tree without what does not run."""
-    for each in ast.walk(node):
-        if isinstance(each, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(each, clean=False) is not None:
-            each.body = each.body[1:] or [ast.Pass()]
-        if isinstance(each, ast.arg):
-            each.annotation = None
-        if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            each.returns = None
-    return hashlib.sha256(ast.dump(node).encode(errors="replace")).hexdigest()
 
 
 def _foreign_imports(names: Names, nodes: list[ast.AST]) -> list:

@@ -5,50 +5,16 @@ The script is read by `ast` in a process of its own with limits, never run. What
 
 import ast
 import hashlib
-import json
-import subprocess
-import sys
-from functools import lru_cache
-from pathlib import Path
 
 from harness.archive.record import Record
 from harness.referee.checks import Case, counted, logs
+from harness.referee.source.reader import read_source
 from harness.referee.verdict import FAIL, PASS, UNKNOWN, Check
 from timing.log import Run, printable
 from timing.rules import COMPILE_DEFAULTS, ENVIRONMENT_PREFIXES, SETTING_DEFAULTS, Compiler
 
-ROOT = Path(__file__).resolve().parents[3]
-BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from harness.referee.source.worker import main; main()"
-LARGEST_SOURCE = 8_000_000
-PATIENCE_S = 30
 BANNED_MODULES = ("torch._inductor.config.", "torch._dynamo.config.", "torch.compiler.set_stance")
 LEFT_OUT = "the source is left out of the log"
-
-
-def read_source(script: str, helpers: dict[str, str] | None = None) -> dict:
-    """Facts about a script and its helper modules (texts by file name), as `worker` gives them; {"error": why}
-    when they cannot be had. Takes a fraction of a second, half a minute at worst, and keeps its answers."""
-    return _read(script, tuple(sorted((helpers or {}).items())))
-
-
-@lru_cache(maxsize=64)
-def _read(script: str, helpers: tuple[tuple[str, str], ...]) -> dict:
-    modules = {"": script} | {Path(name).name.removesuffix(".py"): text for name, text in helpers}
-    if sum(map(len, modules.values())) > LARGEST_SOURCE:
-        return {"error": f"larger than {LARGEST_SOURCE // 1_000_000} MB"}
-    try:
-        worker = subprocess.run(
-            [sys.executable, "-I", "-c", BOOT, str(ROOT)],
-            input=json.dumps(modules).encode(),
-            capture_output=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
-        return json.loads(worker.stdout)
-    except subprocess.TimeoutExpired:
-        return {"error": f"not read within {PATIENCE_S} s"}
-    except ValueError:
-        return {"error": "the parser gave up on it"}
 
 
 def facts_of(run: Run) -> dict | None:
