@@ -83,16 +83,21 @@ class Judgement:
 @dataclass(frozen=True)
 class Verdict:
     """The whole answer: `judged` is the arm that the verdict concerns, `today` the same under the latest edition (None
-    if that is the same one), `others` the remaining arms, `notes` what was left out."""
+    if that is the same one), `others` the remaining arms, `notes` what was left out; `guessed` if nothing says that the
+    judged arm is the one that is meant."""
 
     judged: Judgement
     today: Judgement | None = None
     others: tuple[Judgement, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    guessed: bool = False
 
     @property
     def verdict(self) -> str:
-        """ "holds", "fails" or "inconclusive"."""
+        """ "holds", "fails" or "inconclusive". An arm that was only guessed does not fail the others, which may be
+        meant: it fails if they all do."""
+        if self.guessed and not all(each.verdict == FAILS for each in (self.judged, *self.others)):
+            return INCONCLUSIVE
         return self.judged.verdict
 
     @property
@@ -108,9 +113,10 @@ class Verdict:
 
 def verdict_line(judgement: Judgement | Verdict) -> str:
     """The verdict in one line, with what it rests on and what it does not show."""
+    word = judgement.verdict.upper()
     if isinstance(judgement, Verdict):
         judgement = judgement.judged
-    word, detail = judgement.verdict.upper(), figures(judgement)
+    detail = figures(judgement)
     if word == "INCONCLUSIVE":
         more = judgement.runs_needed
         word += f" ({more} more run{'s' * (more != 1)})" if more else ""
@@ -157,7 +163,7 @@ def render_text(verdict: Verdict, colour=lambda text, status: text) -> str:
         lines += [_check_line(check, colour) for check in _differing(judged, verdict.today)]
         lines += [verdict_line(verdict.today)]
     lines += ["", *(f"note: {note}" for note in verdict.notes)]
-    lines += [colour(verdict_line(judged), {HOLDS: PASS, FAILS: FAIL}.get(verdict.verdict, UNKNOWN))]
+    lines += [colour(verdict_line(verdict), {HOLDS: PASS, FAILS: FAIL}.get(verdict.verdict, UNKNOWN))]
     return "\n".join(lines)
 
 
@@ -179,7 +185,7 @@ def _run_line(run: dict) -> str:
 
 def to_json(verdict: Verdict) -> str:
     """The schema of the design; beyond it, `arms` holds the other arms, `today` the verdict by the latest edition."""
-    content = _as_dict(verdict.judged)
+    content = _as_dict(verdict.judged) | {"verdict": verdict.verdict}
     content["today"] = _as_dict(verdict.today) if verdict.today else None
     content["arms"] = [_as_dict(other) for other in verdict.others]
     content["notes"] = list(verdict.notes)
@@ -224,7 +230,7 @@ def _significant(value: float | None) -> float | None:
 def to_markdown(verdict: Verdict) -> str:
     """A summary and the table of checks, for a pull request."""
     judged = verdict.judged
-    lines = [f"**{_cell(verdict_line(judged))}**", "", "| | rule | evidence |", "|---|---|---|"]
+    lines = [f"**{_cell(verdict_line(verdict))}**", "", "| | rule | evidence |", "|---|---|---|"]
     lines += [f"| {check.status.upper()} | {_cell(check.rule)} | {_cell(check.evidence)} |" for check in judged.checks]
     lines += ["", "| log | steps | val loss | time (s) |", "|---|---|---|---|"]
     for run in judged.runs:

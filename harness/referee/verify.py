@@ -17,6 +17,7 @@ from harness.referee.checks import (
     check_target,
     test_of,
 )
+from harness.referee.choose import check_arms, is_guess, judged_arm
 from harness.referee.clock_checks import (
     check_clock_average,
     check_clock_forward,
@@ -28,15 +29,15 @@ from harness.referee.copies import check_independence
 from harness.referee.curve_checks import check_curve, check_loss_range
 from harness.referee.date_check import check_date, day_of_rules
 from harness.referee.faster import against, check_faster, official_seconds
-from harness.referee.source.rules import (
-    check_compiler,
-    check_source,
+from harness.referee.source.data_rules import (
+    check_clock_source,
+    check_script_settings,
+    check_start,
     check_token_stream,
     check_val_tokens,
     check_validation_reads,
-    frozen_hash,
-    is_script,
 )
+from harness.referee.source.rules import check_compiler, check_source
 from harness.referee.submission import Arm, Entry, arms, collect
 from harness.referee.verdict import (
     PASS,
@@ -78,6 +79,9 @@ RULE_BOOK = (
     check_val_tokens,
     check_validation_reads,
     check_token_stream,
+    check_clock_source,
+    check_start,
+    check_script_settings,
     check_faster,
 )
 
@@ -94,16 +98,16 @@ def verify(
 
     `record` names the record whose run they claim to be (its frozen script, edition and kind apply); `against` are logs
     of a baseline; `edition` a date whose rules apply, else the record's, else those of the logs' own date; `systems`
-    says that the change is one of systems only. Logs of different sources, steps or overrides are separate arms: the
-    one that is the record's frozen script is judged, else the one with the most runs, and the others are judged apart.
-    Raises UserError for unusable input.
+    says that the change is one of systems only. Logs of different code, steps or overrides are separate arms: the one
+    that is the record's script is judged, else, as a guess, the largest, and the others are judged apart. Raises UserError for
+    unusable input.
     """
     record = resolve(record) if isinstance(record, str) else record
     chosen = None if edition is None else _edition(edition)
     entries, notes = collect(paths)
     baseline = collect(against)[0] if against else []
     separate = arms(entries)
-    judged = _submission(separate, record)
+    judged = judged_arm(separate, record)
     common = {
         "everyone": tuple(entries),
         "record": record,
@@ -114,7 +118,7 @@ def verify(
     }
 
     def judge(arm: Arm, under: rules.Edition) -> Judgement:
-        arms_check = _check_arms(separate, judged, record, under) if arm is judged else None
+        arms_check = check_arms(separate, judged, record, under.name) if arm is judged else None
         return _judge(arm, Case(entries=arm.entries, edition=under, **common), arms_check)
 
     in_force = chosen or _edition_of(judged, record)
@@ -123,6 +127,7 @@ def verify(
         judged=judge(judged, in_force),
         today=judge(judged, today) if today != in_force and chosen is None else None,
         others=tuple(judge(arm, chosen or _edition_of(arm, record)) for arm in separate if arm is not judged),
+        guessed=is_guess(separate, judged, record),
         notes=(*(f"left out: {line}" for line in notes), *_oddities(judged)),
     )
 
@@ -137,24 +142,6 @@ def show(paths, form: str | None = None, **options) -> int:
 
 def _coloured(text: str, status: str) -> str:
     return click.style(text, fg={PASS: "green", "fail": "red", UNKNOWN: "yellow"}.get(status, "cyan"), bold=True)
-
-
-def _submission(separate: list[Arm], record: Record | None) -> Arm:
-    """The arm that the verdict concerns."""
-    matching = [arm for arm in separate if record and is_script(arm.entries[0].run, frozen_hash(record))]
-    return min(matching or separate, key=lambda arm: (bool(arm.overrides), -len(arm.entries)))
-
-
-def _check_arms(separate: list[Arm], judged: Arm, record: Record | None, under: rules.Edition) -> Check:
-    """Runs of different sources, steps or overrides are kept apart, and which arm is judged is said."""
-    where = judged.entries[0].at(judged.entries[0].run.source_line)
-    if len(separate) == 1:
-        return Check("arms", PASS, f"one arm: {judged.name}, n = {len(judged.entries)} ({where})", under.name)
-    found = f"{len(separate)} arms, kept apart; judged: {judged.name}, n = {len(judged.entries)}"
-    if record is not None and is_script(judged.entries[0].run, frozen_hash(record)):
-        return Check("arms", PASS, f"{found}, the frozen script of {record.label} ({where})", under.name)
-    guess = f"{found}, the largest ({where}); give its logs alone, or --record, to say that it is meant"
-    return Check("arms", UNKNOWN, guess, under.name, decisive=True)
 
 
 def _oddities(arm: Arm) -> list[str]:

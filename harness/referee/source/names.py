@@ -126,6 +126,8 @@ class Names:
         for base in self.resolve(node.value, depth + 1):
             if isinstance(key, str) and base == "sys.modules":
                 found.add(canonical(key))
+            elif base.startswith(CONFIG_MODULES):
+                found.add(f"{base}.{key if isinstance(key, str) else '?'}")
             elif isinstance(key, str) and base.endswith(".__dict__"):
                 found |= self._member(base.removesuffix(".__dict__"), key)
         return found
@@ -140,6 +142,8 @@ class Names:
             elif function in ("importlib.import_module", "builtins.__import__") and isinstance(self.value(first), str):
                 path = self.value(first)
                 found |= self._module(path) | (self._module(path.split(".")[0]) if "__" in function else set())
+            elif function == "sys.modules.get" and isinstance(self.value(first), str):
+                found |= self._module(self.value(first))
             elif function == "builtins.vars":
                 found |= {f"{base}.__dict__" for base in self.resolve(first, depth + 1)}
             elif function in ("builtins.globals", "builtins.locals"):

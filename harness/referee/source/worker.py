@@ -50,15 +50,21 @@ def answer(request: bytes) -> dict:
         return {"error": "nested too deeply to be read"}
     except ValueError as error:
         return {"error": f"cannot be parsed: {error}"}
+    except Exception as error:  # a fault of the reader's own: what it could not read is as good as hidden
+        return {"error": f"cannot be read: {type(error).__name__}"}
 
 
 def read(modules: dict[str, str]) -> dict:
     """All facts of a script ("") and its helper modules, by name."""
+    from harness.referee.source.clock import clock_facts
     from harness.referee.source.compiler import compiler_facts
     from harness.referee.source.data import data_facts
     from harness.referee.source.fingerprint import fingerprint
+    from harness.referee.source.habits import habit_facts
     from harness.referee.source.names import Names
+    from harness.referee.source.validation import validation_facts
 
     trees = {name: ast.parse(text) for name, text in modules.items()}
     names = Names(trees)
-    return {"code": fingerprint(*trees.values()), "compiler": compiler_facts(names)} | data_facts(names)
+    facts = {"code": fingerprint(*trees.values()), "compiler": compiler_facts(names), "clock": clock_facts(names)}
+    return facts | data_facts(names) | validation_facts(names) | habit_facts(names)

@@ -40,13 +40,13 @@ def test_clock_that_crawls_between_its_steps(forge, status):
 
 
 @pytest.mark.parametrize(("idle", "expected"), [(9, "pass"), (18, "unknown"), (36, "fail")])
-def test_a_few_idle_steps_decide_nothing(forge, status, idle, expected):
+def test_a_few_idle_steps_decide_nothing(forge, status, draft, script, idle, expected):
     def doctor(log):
         still = set(range(5, 600, 600 // idle)[:idle])
         pace = [0.0 if step in still or not step else 60.0 for step in log.time]
         log.time = dict(zip(log.time, np.cumsum(pace), strict=True))
 
-    verdict = verify([forge.submission(doctor)])
+    verdict = verify([forge.submission(doctor)], record=draft(script))
     assert status(verdict, "clock-running") == expected
     assert verdict.verdict == {"pass": "holds", "unknown": "inconclusive", "fail": "fails"}[expected]
 

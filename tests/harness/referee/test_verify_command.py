@@ -30,16 +30,16 @@ def test_evidence_from_a_log_of_several_runs_names_the_file_and_its_line(forge, 
     assert log.read_text().splitlines()[int(place[2]) - 1].startswith("step:600/600 val_loss:")
 
 
-def test_command_prints_and_exits(forge):
+def test_command_prints_and_exits(forge, draft, script):
     folder = forge.submission()
-    result = CliRunner().invoke(main, ["verify", str(folder)])
+    result = CliRunner().invoke(main, ["verify", str(folder), "--record", str(draft(script).script)])
     assert result.exit_code == 0
     assert "HOLDS" in result.output.splitlines()[-1]
     assert any(line.startswith("PASS     complete ") for line in result.output.splitlines())
 
 
-def test_json_follows_the_schema(forge):
-    content = json.loads(to_json(verify([forge.submission()])))
+def test_json_follows_the_schema(forge, draft, script):
+    content = json.loads(to_json(verify([forge.submission()], record=draft(script))))
     expected = {"verdict", "edition", "target", "runs", "n", "mean_val_loss", "std_val_loss", "p_value"}
     expected |= {"mean_train_time_s", "std_train_time_s", "runs_needed", "checks"}
     assert expected <= set(content)
