@@ -34,6 +34,16 @@ class Entry:
         return f"{printable(self.run.path, 200)}:{line}" if line else self.name
 
     @property
+    def folder(self) -> Path:
+        """The folder that the log lies in."""
+        return Path(self.run.path).parent
+
+    @property
+    def is_run_folder(self) -> bool:
+        """Whether a launcher of ours made the folder: it names its logs alike, and keeps the output beside them."""
+        return Path(self.run.path).name == LOG and "damaged" not in self.facts and (self.folder / STDOUT).exists()
+
+    @property
     def label(self) -> str | None:
         """The fidelity that log or launcher gave the run."""
         return self.run.fidelity or _text(self.facts.get("fidelity"))
@@ -80,15 +90,54 @@ def collect(paths: Iterable[str | os.PathLike]) -> tuple[list[Entry], list[str]]
     entries = []
     for (path, was_named), result in zip(files.items(), read_logs(list(files)), strict=True):
         if isinstance(result, LogError):
-            if was_named:
+            if was_named and not (path.name in NOT_LOGS and len(files) > 1):
                 raise UserError(printable(str(result), 400))
             left_out.append(printable(str(result), 400))
             continue
         entries += _entries(path, result)
+    entries = _without_remains(_without_copies(entries, left_out), left_out)
     if not entries:
         reason = f" ({left_out[0]})" if left_out else ""
         raise UserError(f"no log to judge in {', '.join(printable(str(path), 200) for path in paths)}{reason}")
     return entries, left_out
+
+
+def _without_copies(entries: list[Entry], left_out: list[str]) -> list[Entry]:
+    """The runs less those that are what another printed: its metric lines in a file that holds neither its source nor
+    its environment. A copy that claims to be a run of its own has both, and stays, to fail."""
+    bare = [entry for entry in entries if _is_bare(entry.run)]
+    whole: dict[tuple, Entry] = {}
+    for entry in entries:
+        if not _is_bare(entry.run):
+            whole.setdefault(_metrics(entry.run), entry)
+    copies = {id(entry): whole[key] for entry in bare if (key := _metrics(entry.run)) in whole}
+    left_out += [f"{entry.name}: prints what {copies[id(entry)].name} logs" for entry in bare if id(entry) in copies]
+    return [entry for entry in entries if id(entry) not in copies]
+
+
+def _is_bare(run: Run) -> bool:
+    return run.source is None and run.torch is None and run.gpu is None
+
+
+def _metrics(run: Run) -> tuple:
+    """What the metric lines of a run say, wherever they stand."""
+    return tuple(getattr(run, f"val_{name}").tobytes() for name in ("step", "loss", "time_ms"))
+
+
+def _without_remains(entries: list[Entry], left_out: list[str]) -> list[Entry]:
+    """The runs less what a stopped replay left: a run folder without its last step, killed before it could write its
+    `run.json` or interrupted by its user, beside a finished one of the same code. A crash or a stall stays."""
+    finished = {
+        (entry.folder.parent, code_of(entry.run)) for entry in entries if entry.facts.get("outcome") == "finished"
+    }
+    kept = []
+    for entry in entries:
+        stopped = entry.is_run_folder and entry.facts.get("outcome", "killed") in ("killed", "interrupted")
+        if stopped and not entry.run.complete and (entry.folder.parent, code_of(entry.run)) in finished:
+            left_out.append(f"{entry.name}: a replay that was stopped at step {entry.run.steps}")
+        else:
+            kept.append(entry)
+    return kept
 
 
 def changes(run: Run) -> tuple[tuple[str, str], ...]:

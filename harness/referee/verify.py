@@ -99,8 +99,9 @@ def verify(
     `record` names the record whose run they claim to be (its frozen script, edition and kind apply); `against` are logs
     of a baseline; `edition` a date whose rules apply, else the record's, else those of the logs' own date; `systems`
     says that the change is one of systems only. Logs of different code, steps or overrides are separate arms: the one
-    that is the record's script is judged, else, as a guess, the largest, and the others are judged apart. Raises UserError for
-    unusable input.
+    that is the record's script is judged, else, as a guess, the largest, and the others are judged apart.
+
+    Raises UserError for unusable input.
     """
     record = resolve(record) if isinstance(record, str) else record
     chosen = None if edition is None else _edition(edition)

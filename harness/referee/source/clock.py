@@ -7,6 +7,7 @@ import ast
 import re
 
 from harness.referee.source.names import Names
+from harness.referee.source.validation import plain
 
 CLOCKS = {
     f"time.{name}" for name in ("perf_counter", "time", "monotonic", "perf_counter_ns", "time_ns", "monotonic_ns")
@@ -69,14 +70,17 @@ def _given(names: Names, node: ast.AST) -> list[tuple[object, ast.AST]]:
             parts = (
                 value.elts if isinstance(value, (ast.Tuple, ast.List)) and len(value.elts) == len(target.elts) else ()
             )
-            given += zip(map(_key, target.elts), parts, strict=False)
+            given += [(_key(names, each), part) for each, part in zip(target.elts, parts, strict=False)]
         else:
-            given.append((_key(target), value))
+            given.append((_key(names, target), value))
     return given
 
 
-def _key(node: ast.AST) -> object:
-    return getattr(node, "id", None) or getattr(node, "attr", None)
+def _key(names: Names, node: ast.AST) -> object:
+    """What a time is known by: a name with the scope that binds it, an attribute by its name alone."""
+    if isinstance(node, ast.Name):
+        return names.binder(node), node.id
+    return getattr(node, "attr", None)
 
 
 def _is_timed(names: Names, value: ast.AST, timed: set) -> bool:
@@ -84,9 +88,9 @@ def _is_timed(names: Names, value: ast.AST, timed: set) -> bool:
     for node in ast.walk(value):
         if _reads_clock(names, node):
             return True
-        if isinstance(node, (ast.Name, ast.Attribute)) and _key(node) in timed:
+        if isinstance(node, (ast.Name, ast.Attribute)) and _key(names, node) in timed:
             return True
-        if isinstance(node, ast.Call) and ("def", _key(node.func)) in timed:
+        if isinstance(node, ast.Call) and ("def", plain(node.func)) in timed:
             return True
     return False
 
@@ -113,8 +117,8 @@ def _is_time(names: Names, node: ast.AST, timed: set) -> bool:
     if isinstance(node, ast.BinOp):
         return _is_time(names, node.left, timed) or _is_time(names, node.right, timed)
     if isinstance(node, ast.Call):
-        return _reads_clock(names, node) or ("def", _key(node.func)) in timed
-    return isinstance(node, (ast.Name, ast.Attribute)) and _key(node) in timed
+        return _reads_clock(names, node) or ("def", plain(node.func)) in timed
+    return isinstance(node, (ast.Name, ast.Attribute)) and _key(names, node) in timed
 
 
 def _replaces(names: Names, node: ast.AST) -> str:
