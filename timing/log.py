@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -68,20 +68,29 @@ def read_log(path: str | os.PathLike) -> Run:
     return _assemble(str(path), scan, parts, columns)
 
 
-def read_logs(paths: Iterable[str | os.PathLike], workers: int | None = None) -> list[Run | LogError]:
+def read_logs(
+    paths: Iterable[str | os.PathLike], workers: int | None = None, done: Callable[[], None] = lambda: None
+) -> list[Run | LogError]:
     """Read files and the logs in folders, in `workers` processes (default: all cores) once that is worth starting them.
 
-    In the order of `paths`, a folder's files by name; what cannot be read is a LogError in its place.
+    In the order of `paths`, a folder's files by name; what cannot be read is a LogError in its place. `done` is called
+    after each.
     """
     files = [file for path in paths for file in log_files(path)]
     workers = min(workers or len(os.sched_getaffinity(0)), len(files))
     if workers > 1 and total_size(files) >= WORTH_PROCESSES:
         try:
             with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-                return list(pool.map(_read_or_error, files, chunksize=1 + len(files) // (8 * workers)))
+                size = 1 + len(files) // (32 * workers)
+                return [_told(done, each) for each in pool.map(_read_or_error, files, chunksize=size)]
         except BrokenProcessPool:  # a process was killed, or the caller's script cannot be started anew: read them here
             pass
-    return [_read_or_error(file) for file in files]
+    return [_told(done, _read_or_error(file)) for file in files]
+
+
+def _told(done: Callable[[], None], result: Run | LogError) -> Run | LogError:
+    done()
+    return result
 
 
 def _read_or_error(file: Path | LogError) -> Run | LogError:

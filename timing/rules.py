@@ -103,7 +103,18 @@ class Edition:
     waived_for: tuple[str, ...] = ()
     compiler: Compiler = field(default_factory=Compiler)
     losses: Losses = field(default_factory=Losses)
-    hardware: Hardware = field(default_factory=Hardware)
+    hardware: Hardware | None = field(default_factory=Hardware)
+    track: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its name, with the track where that is not track 1."""
+        return f"{self.name}, {self.track}" if self.track else self.name
+
+    @property
+    def timed(self) -> bool:
+        """Whether the time decides: where any hardware does, it cannot."""
+        return self.hardware is not None
 
     @property
     def date(self) -> datetime.date:

@@ -3,21 +3,20 @@
 from dataclasses import replace
 
 from harness.referee.checks import Case, counted, logs
-from harness.referee.verdict import FAIL, PASS, UNKNOWN, Check
+from harness.referee.verdict import FAIL, PASS, UNKNOWN, WAIVED, Check
 from timing.clock import (
     RECOGNISED,
-    Stutter,
     era_of,
     nearest_definition,
     negative,
     skipped,
     start_of_count,
     stood_still,
-    stutter,
     timed_lines,
     turned_back,
 )
 from timing.log import Run
+from timing.stutter import Stutter, stutter
 
 MOST_IDLE, USUAL_IDLE = 0.05, 0.02
 """Shares of steps that take no time: above the first a clock stutters, above the second nobody can tell. Of 15 public
@@ -64,7 +63,7 @@ def _no_findings(case: Case, rule: str, find, praise: str) -> Check:
     if faults:
         return case.check(rule, FAIL, counted(faults))
     if blind:
-        return case.check(rule, UNKNOWN, f"no clock in {counted(blind)}", decisive=True)
+        return case.check(rule, UNKNOWN, f"no clock in {counted(blind)}", decisive=case.edition.timed)
     return case.check(rule, PASS, f"{praise}, in {logs(len(case.entries))} ({case.first(_last_timed)})")
 
 
@@ -100,6 +99,8 @@ def check_clock_average(case: Case) -> Check:
 def check_era(case: Case) -> Check:
     """The clock counts the steps that the edition counts."""
     wanted = case.edition.era
+    if not case.edition.timed:
+        return case.check("clock-era", WAIVED, f"{case.edition.track}: no time decides ({case.first(_start_of_clock)})")
     meaning = {"A": "leaves out the first ten steps", "B": "counts every step"}
     eras = {entry.at(_start_of_clock(entry.run)): era_of(entry.run) for entry in case.entries}
     wrong = [era for era in eras.values() if era not in (None, wanted)]

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from harness.archive.run_folder import FACTS, LOG, RANKS, STDOUT
 from harness.errors import UserError
+from harness.referee.reading import STDIN, read_files, read_stdin
 from harness.referee.source.reader import code_of
-from timing.log import LogError, Run, printable, read_logs
+from timing.log import LogError, Run, printable
 
 LOG_SUFFIXES = (".txt", ".log")
 NOT_LOGS = {"stdout.txt", "stderr.txt"}
@@ -74,21 +75,24 @@ class Arm:
 
 
 def collect(paths: Iterable[str | os.PathLike]) -> tuple[list[Entry], list[str]]:
-    """All runs in `paths` (log files, or folders searched for *.txt and *.log), and a line for each file left out.
+    """All runs in `paths` (log files, folders searched for *.txt and *.log, "-" for standard input), and a line for
+    each file left out.
 
     A log that holds several runs gives an entry for each. Raises UserError for a path that does not exist, cannot be
     read or is no regular file, for a named file that is no log, and when no run is found at all.
     """
-    files, left_out = {}, []
+    files, left_out, entries = {}, [], []
     for path in paths:
+        if os.fspath(path) == STDIN:
+            entries += _entries(Path("standard input"), read_stdin())
+            continue
         if not os.fspath(path):
             raise UserError("the path of a log is empty; give log files or folders of them")
         if Path(path).is_dir():
             files |= dict.fromkeys(_files_below(Path(path), left_out), False)
         else:
             files[_regular(Path(path))] = True
-    entries = []
-    for (path, was_named), result in zip(files.items(), read_logs(list(files)), strict=True):
+    for (path, was_named), result in zip(files.items(), read_files(list(files)), strict=True):
         if isinstance(result, LogError):
             if was_named and not (path.name in NOT_LOGS and len(files) > 1):
                 raise UserError(printable(str(result), 400))

@@ -1,7 +1,9 @@
 """`harness verify`: log files in, a verdict out. Nothing from a log is ever executed."""
 
 import math
+import shutil
 import statistics
+import sys
 
 import click
 
@@ -29,6 +31,7 @@ from harness.referee.copies import check_independence
 from harness.referee.curve_checks import check_curve, check_loss_range
 from harness.referee.date_check import check_date, day_of_rules
 from harness.referee.faster import against, check_faster, official_seconds
+from harness.referee.render import render_text, to_json, to_markdown
 from harness.referee.source.data_rules import (
     check_clock_source,
     check_script_settings,
@@ -39,15 +42,13 @@ from harness.referee.source.data_rules import (
 )
 from harness.referee.source.rules import check_compiler, check_source
 from harness.referee.submission import Arm, Entry, arms, collect
+from harness.referee.track import check_track, rules_for
 from harness.referee.verdict import (
     PASS,
     UNKNOWN,
     Check,
     Judgement,
     Verdict,
-    render_text,
-    to_json,
-    to_markdown,
     verdict_line,
 )
 from harness.referee.witness_check import check_witness
@@ -59,6 +60,7 @@ __all__ = ["render_text", "to_json", "to_markdown", "verdict_line", "verify"]
 NOTES_SHOWN = 3
 
 RULE_BOOK = (
+    check_track,
     check_complete,
     check_target,
     check_loss_range,
@@ -120,6 +122,7 @@ def verify(
 
     def judge(arm: Arm, under: rules.Edition) -> Judgement:
         arms_check = check_arms(separate, judged, record, under.name) if arm is judged else None
+        under = under if record else rules_for(arm, under)
         return _judge(arm, Case(entries=arm.entries, edition=under, **common), arms_check)
 
     in_force = chosen or _edition_of(judged, record)
@@ -134,10 +137,13 @@ def verify(
 
 
 def show(paths, form: str | None = None, **options) -> int:
-    """Print the verdict on `paths` as text (coloured on a terminal), "json" or "markdown"; returns the exit code."""
+    """Print the verdict on `paths` as text (on a terminal coloured, its paths shortened), as "json" or "markdown", or
+    for "quiet" its last line alone; returns the exit code."""
     verdict = verify(paths, **options)
-    render = {"json": to_json, "markdown": to_markdown}.get(form)
-    click.echo(render(verdict) if render else render_text(verdict, _coloured))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    forms = {"json": to_json, "markdown": to_markdown, "quiet": verdict_line}
+    render = forms.get(form, lambda verdict: render_text(verdict, _coloured, width))
+    click.echo(render(verdict))
     return verdict.exit_code
 
 
@@ -164,7 +170,7 @@ def _judge(arm: Arm, case: Case, arms_check: Check | None) -> Judgement:
     first = rules.official_time(next(iter(case.finished() or case.entries)).run, case.edition)
     return Judgement(
         arm=arm.name,
-        edition=case.edition.name,
+        edition=case.edition.title,
         target=case.edition.target,
         checks=tuple(checks),
         runs=tuple(map(_as_row, case.entries)),

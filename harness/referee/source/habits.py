@@ -42,14 +42,16 @@ LAUNCH_VARIABLES = re.compile(
 )
 """Variables that say where a run runs, reads and writes, and the one with which public scripts switch FP8 off."""
 _STEPS = {"num_iterations", "num_scheduled_iterations", "train_steps", "num_steps", "max_steps"}
+_WIDTHS = {"model_dim", "n_embd", "d_model", "hidden_size"}
 _EXTENSION = re.compile(r"extension|extend|extra")
 
 
 def habit_facts(names: Names) -> dict:
     """`weights`: [how, module, line] wherever something other than tokens is read from a disk or the net; `seeds`:
     likewise, the global generator's fixed seeds; `outside`: environment variables that settings come from; `steps`:
-    {name: values} of the planned steps and their extensions, None for a value that is no literal."""
-    weights, seeds, outside = [], [], []
+    {name: values} of the planned steps and their extensions, None for a value that is no literal; `widths`: [number,
+    module, line] of the model's width, wherever a literal gives it."""
+    weights, seeds, outside, widths = [], [], [], []
     steps: dict[str, list] = {}
     for module, nodes in names.nodes.items():
         for node in nodes:
@@ -61,9 +63,12 @@ def habit_facts(names: Names) -> dict:
                     seeds.append([seed, *place])
             if (variable := _variable_read(names, node)) is not None and not LAUNCH_VARIABLES.fullmatch(variable):
                 outside.append([variable, *place])
-            for name, value in _plans(node):
-                steps.setdefault(name, []).append(value)
-    return {"weights": weights, "seeds": seeds, "outside": outside, "steps": steps}
+            for name, value in _set_by(node):
+                if name in _WIDTHS and (width := whole_number(value)) is not None:
+                    widths.append([width, *place])
+                elif name in _STEPS or (_EXTENSION.search(name) and ("iteration" in name or "step" in name)):
+                    steps.setdefault(name, []).append(whole_number(value))
+    return {"weights": weights, "seeds": seeds, "outside": outside, "steps": steps, "widths": widths}
 
 
 def _loads_weights(names: Names, call: ast.Call) -> str:
@@ -111,19 +116,14 @@ def _variable_read(names: Names, node: ast.AST) -> str | None:
     return key if isinstance(key, str) else "?"
 
 
-def _plans(node: ast.AST) -> list[tuple[str, int | None]]:
-    """Planned steps, and steps beyond them, that a statement or keyword argument sets."""
+def _set_by(node: ast.AST) -> list[tuple[str, ast.AST]]:
+    """(name, value) of what a statement or keyword argument sets."""
     if isinstance(node, ast.Assign):
         given = [(target, node.value) for target in node.targets]
     elif isinstance(node, ast.AnnAssign) and node.value is not None:
         given = [(node.target, node.value)]
     elif isinstance(node, ast.keyword):
-        given = [(node, node.value)]
+        return [(node.arg or "", node.value)]
     else:
         return []
-    found = []
-    for target, value in given:
-        name = getattr(target, "id", None) or getattr(target, "attr", None) or getattr(target, "arg", None) or ""
-        if name in _STEPS or (_EXTENSION.search(name) and ("iteration" in name or "step" in name)):
-            found.append((name, whole_number(value)))
-    return found
+    return [(getattr(target, "id", None) or getattr(target, "attr", None) or "", value) for target, value in given]

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from harness.referee.verify import verify
-from timing.clock import stutter, timed_lines
+from timing.clock import timed_lines
 from timing.log import read_log
+from timing.stutter import stutter
 
 
 def stuttering(every, pace=60.0):
