@@ -79,7 +79,7 @@ class Forged:
         wobble = rng.normal(0, 0.0003, self.steps + 1)
         self.loss = {
             step: self.final
-            + 7.5 * (np.exp(-step / 60) - np.exp(-self.steps / 60))
+            + (10.83 - self.final - 3e-4 * self.steps) * (np.exp(-step / 60) - np.exp(-self.steps / 60))
             + 3e-4 * (self.steps - step)
             + wobble[step] * (step < self.steps)
             for step in range(0, self.steps + 1, self.every)

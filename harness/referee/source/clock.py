@@ -14,13 +14,18 @@ CLOCKS = {
 }
 _READS = {"elapsed_time"}  # of torch.cuda.Event, in milliseconds
 UNITS = {0, 1, 1e3, 1e6, 1e9, 1e-3, 1e-6, 1e-9, 60}
+_SIGNS = {ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Add: "+", ast.Sub: "-", ast.Pow: "**", ast.Mod: "%"}
 _PRINTED = re.compile(r"train_time:$")
 
 
 def clock_facts(names: Names) -> dict:
-    """`replaced`: [what, module, line] wherever one of Python's clocks is given another value; `scaled`: likewise
-    wherever a time is multiplied with, divided by or moved by a number that is no unit of time; `printed`: "clock" if
-    the time that stands behind `train_time:` comes from a clock, "other" if from anything else, "" if there is none."""
+    """What a script does with its clock.
+
+    `replaced`: [what, module, line] wherever one of Python's clocks is given another value; `scaled`: [sign, number,
+    module, line] wherever a time is multiplied with, divided by or moved by a number that is no unit of time;
+    `printed`: "clock" if the time that stands behind `train_time:` comes from a clock, "other" if from anything else,
+    "" if there is none.
+    """
     timed = _timed_names(names)
     replaced, scaled, printed = [], [], set()
     for module, nodes in names.nodes.items():
@@ -28,7 +33,7 @@ def clock_facts(names: Names) -> dict:
             if what := _replaces(names, node):
                 replaced.append([what, module, node.lineno])
             if (number := _scales(names, node, timed)) is not None:
-                scaled.append([f"{number:g}", module, node.lineno])
+                scaled.append([_SIGNS.get(type(node.op), "?"), number, module, node.lineno])
             if isinstance(node, ast.JoinedStr):
                 printed |= {_is_timed(names, value, timed) for value in _printed_times(node)}
     source = "" if not printed else "clock" if printed == {True} else "other"
@@ -103,7 +108,7 @@ def _scales(names: Names, node: ast.AST, timed: set) -> float | None:
         sides, operation = (node.target, node.value), node.op
     else:
         return None
-    if not isinstance(operation, (ast.Mult, ast.Div, ast.FloorDiv, ast.Add, ast.Sub, ast.Pow, ast.Mod)):
+    if type(operation) not in _SIGNS:
         return None
     for number, other in (sides, sides[::-1]):
         value = names.value(number)

@@ -6,9 +6,6 @@ from harness.referee.source.reader import read_source
 from harness.referee.source.rules import place, spellings, start, undecided, unread
 from harness.referee.verdict import FAIL, PASS, Check
 
-SHORT_SECOND = 300
-"""Milliseconds: what a time is multiplied with between this and 1000 is a second made short."""
-
 
 def check_val_tokens(case: Case) -> Check:
     """The final loss is measured on as many validation tokens as the edition says, all of their batches."""
@@ -94,15 +91,22 @@ def check_clock_source(case: Case) -> Check:
         faults = [f"{what} is replaced ({place(entry, *at)})" for what, *at in clock["replaced"]]
         if faults:
             return case.check(rule, FAIL, counted(faults))
-        scaled = [(float(n), f"a time is reckoned with {n} ({place(entry, *at)})") for n, *at in clock["scaled"]]
-        short = [said for number, said in scaled if SHORT_SECOND < number < 1000]
-        if short:
-            return case.check(rule, FAIL, f"a second has 1000 ms: {counted(short)}")
+        scaled = [
+            (_shortens(sign, n), f"a time {sign} {n:g} ({place(entry, *at)})") for sign, n, *at in clock["scaled"]
+        ]
+        if any(short for short, _ in scaled):
+            said = counted([said for short, said in scaled if short])
+            return case.check(rule, FAIL, f"a second has 1000 milliseconds: {said}")
         if scaled:
-            return undecided(case, rule, counted([said for _, said in scaled]))
+            return undecided(case, rule, f"times are reckoned with: {counted([said for _, said in scaled])}")
         if clock["printed"] == "other":
             return undecided(case, rule, f"the time behind train_time: comes from no known clock ({case.first(start)})")
     return case.check(rule, PASS, f"times of a clock, in its own units ({case.first(start)})")
+
+
+def _shortens(sign: str, number: float) -> bool:
+    """Whether a time is made shorter, by less than any change of units would."""
+    return (sign == "*" and (0.3 < number < 1 or 300 < number < 1000)) or (sign == "/" and 1 < number < 3)
 
 
 def check_start(case: Case) -> Check:
