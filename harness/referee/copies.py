@@ -16,7 +16,7 @@ COPY_POINTS = 3
 COPY_TIMES = 8
 EQUAL_LOSSES = 4
 EQUAL_STEPS, CHANCE = 30, 1e-9
-NOISY_TIMES, LEAST_TIMES = 0.5, 100
+NOISY_TIMES, LEAST_TIMES, FEW = 0.5, 100, 64
 NOISY_LOSSES, LEAST_LOSSES = 1.5, 8
 
 
@@ -79,11 +79,16 @@ def _copied_trajectories(entries: tuple[Entry, ...]) -> list[str]:
 def _constant_apart(group: list[Entry], curves: np.ndarray, slack: float, what: str, unit: str) -> list[str]:
     """Pairs of rows of `curves` (runs, points) whose difference varies by no more than `slack`."""
     faults = []
+    few = curves[:, np.linspace(0, curves.shape[1] - 1, FEW).astype(int)]
     for i in range(1, len(group)):
-        difference = curves[:i] - curves[i]
-        for k in np.flatnonzero(np.ptp(difference, axis=1) <= slack):
-            apart = f", {abs(difference[k].mean()):.4g} {unit} apart" if abs(difference[k]).max() > slack else ""
-            faults.append(f"{group[i].name} repeats the {what} of {group[k].name}{apart}")
+        near = np.flatnonzero(
+            np.ptp(few[:i] - few[i], axis=1) <= slack
+        )  # all but copies differ at a few points already
+        difference = curves[near] - curves[i]
+        for row in np.flatnonzero(np.ptp(difference, axis=1) <= slack):
+            by = abs(difference[row])
+            apart = f", {by.mean():.4g} {unit} apart" if by.max() > slack else ""
+            faults.append(f"{group[i].name} repeats the {what} of {group[near[row]].name}{apart}")
     return faults
 
 
@@ -125,12 +130,23 @@ def _times_under_noise(entries: tuple[Entry, ...]) -> list[str]:
     for group, times in _timed(entries):
         if times.shape[1] < LEAST_TIMES:
             continue
-        for i, k in combinations(range(len(group)), 2):
-            apart = times[k] - np.polyval(np.polyfit(times[i], times[k], 1), times[i])
-            ratio = float(np.square(np.diff(apart)).sum() / max(np.square(apart).sum(), 1e-9))
-            if ratio > NOISY_TIMES or np.ptp(apart) <= 2 * COPY_TIME_MS:
-                faults.append(f"{group[k].name} has the clock of {group[i].name} with noise on it")
+        few = times[:, np.linspace(0, times.shape[1] - 1, FEW).astype(int)]
+        for i in range(len(group) - 1):
+            for k in i + 1 + np.flatnonzero(_whiteness(few[i], few[i + 1 :]) > NOISY_TIMES / 2):
+                if _whiteness(times[i], times[k : k + 1])[0] > NOISY_TIMES:
+                    faults.append(f"{group[k].name} has the clock of {group[i].name} with noise on it")
     return faults
+
+
+def _whiteness(clock: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Von Neumann's ratio of each of `others` (clocks, steps) about its straight line over `clock` (steps); 2 for one
+    that is that line."""
+    centred, theirs = clock - clock.mean(), others - others.mean(axis=1, keepdims=True)
+    slope = theirs @ centred / max(float(centred @ centred), 1e-9)
+    apart = theirs - slope[:, None] * centred
+    squares = np.square(apart).sum(axis=1)
+    ratio = np.square(np.diff(apart, axis=1)).sum(axis=1) / np.maximum(squares, 1e-9)
+    return np.where(np.ptp(apart, axis=1) <= 2 * COPY_TIME_MS, 2.0, ratio)
 
 
 def _losses_under_noise(entries: tuple[Entry, ...]) -> str:

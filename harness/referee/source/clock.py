@@ -90,7 +90,7 @@ def _key(names: Names, node: ast.AST) -> object:
 
 def _is_timed(names: Names, value: ast.AST, timed: set) -> bool:
     """Whether a time goes into the value of an expression."""
-    for node in ast.walk(value):
+    for node in names.leaves(value):
         if _reads_clock(names, node):
             return True
         if isinstance(node, (ast.Name, ast.Attribute)) and _key(names, node) in timed:

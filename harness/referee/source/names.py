@@ -12,6 +12,7 @@ CONFIG_MODULES = ("torch._inductor.config", "torch._dynamo.config", "torch._func
 _CONFIG_NAMES = {"config", "inductor_config", "dynamo_config"}
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef, ast.Module)
 _IMPORTS = (ast.Import, ast.ImportFrom)
+_TELLING = (ast.Name, ast.Attribute, ast.Call, ast.Constant)
 _ROUNDS = 25
 
 
@@ -44,6 +45,8 @@ class Names:
         self.parent: dict[ast.AST, ast.AST] = {}
         self.module_of: dict[ast.AST, str] = {}
         self.nodes: dict[str, list[ast.AST]] = {}
+        self._scope: dict[ast.AST, ast.AST] = {}
+        self._leaves: dict[ast.AST, list[ast.AST]] = {}
         self._bound: dict[ast.AST, set[str]] = {}
         self._origins: dict[tuple[ast.AST, str], set[str]] = {}
         self._values: dict[tuple[ast.AST, str], list[ast.AST]] = {}
@@ -57,11 +60,14 @@ class Names:
         self.settled = any(not self._propagate() for _ in range(_ROUNDS))
 
     def scope(self, node: ast.AST) -> ast.AST:
-        """The function, class or module that `node` stands in."""
-        node = self.parent.get(node, node)
-        while not isinstance(node, _SCOPES):
-            node = self.parent[node]
-        return node
+        """The function, class or module that `node` stands in; a module stands in itself."""
+        return self._scope.get(node, node)
+
+    def leaves(self, node: ast.AST) -> list[ast.AST]:
+        """Names, attributes, calls and literals in `node`, itself among them: what says where a value comes from."""
+        if node not in self._leaves:
+            self._leaves[node] = [each for each in ast.walk(node) if isinstance(each, _TELLING)]
+        return self._leaves[node]
 
     def ancestors(self, node: ast.AST):
         """The nodes around `node`, innermost first."""
@@ -157,15 +163,17 @@ class Names:
 
     def _link(self, name: str, tree: ast.Module) -> None:
         """Note every node of a module with its parent, breadth first; what has no parts (`pass`, `+`) is left out."""
-        nodes, parent = [tree], self.parent
+        nodes, parent, scope = [tree], self.parent, self._scope
         for node in nodes:
-            if isinstance(node, _SCOPES):
+            inner, around = isinstance(node, _SCOPES), scope.get(node, node)
+            if inner:
                 self._bound[node] = set()
             for field in node._fields:
                 value = getattr(node, field, None)
                 for child in value if isinstance(value, list) else (value,):
                     if isinstance(child, ast.AST) and child._fields:
                         parent[child] = node
+                        scope[child] = node if inner else around
                         nodes.append(child)
         self.nodes[name] = nodes
         self.module_of |= dict.fromkeys(nodes, name)

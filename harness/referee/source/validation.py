@@ -51,7 +51,7 @@ def _val_share(names: Names) -> list:
     pairs = [(plain(target), value) for node in nodes for target, value in _assignments(node) if plain(target)]
     counts = {"val_tokens"}
     for _ in range(3):
-        counts |= {name for name, value in pairs if not isinstance(value, ast.Call) and _mentions(value, counts)}
+        counts |= {name for name, value in pairs if not isinstance(value, ast.Call) and _mentions(names, value, counts)}
     sizes = [
         names.value(each)
         for node in nodes
@@ -64,15 +64,15 @@ def _val_share(names: Names) -> list:
         if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.FloorDiv, ast.Div, ast.Mult, ast.Sub)):
             literal = names.value(node.right) if isinstance(node.right, (ast.Constant, ast.Name)) else ...
             shrinks = type(literal) in (int, float) and literal != 1 and literal not in sizes
-            if shrinks and _mentions(node.left, counts):
+            if shrinks and _mentions(names, node.left, counts):
                 found.append([ast.unparse(node)[:60], names.module_of[node], node.lineno])
-        elif isinstance(node, ast.For) and _mentions(node.iter, counts) and any(map(_leaves, node.body)):
+        elif isinstance(node, ast.For) and _mentions(names, node.iter, counts) and any(map(_leaves, node.body)):
             found.append(["a loop over validation batches that is left early", names.module_of[node], node.lineno])
     return found
 
 
-def _mentions(node: ast.AST, keys: set[str]) -> bool:
-    return any(isinstance(each, (ast.Name, ast.Attribute)) and plain(each) in keys for each in ast.walk(node))
+def _mentions(names: Names, node: ast.AST, keys: set[str]) -> bool:
+    return any(isinstance(each, (ast.Name, ast.Attribute)) and plain(each) in keys for each in names.leaves(node))
 
 
 def _leaves(statement: ast.AST) -> bool:
@@ -129,7 +129,7 @@ def _takes(call: ast.Call) -> bool:
 
 
 def _touches(names: Names, node: ast.AST, stained: set) -> bool:
-    for each in ast.walk(node):
+    for each in names.leaves(node):
         if isinstance(each, ast.Constant) and isinstance(each.value, str) and _VALIDATION_FILES.search(each.value):
             return True
         if isinstance(each, (ast.Name, ast.Attribute)) and not stained.isdisjoint(_keys(names, each)):
