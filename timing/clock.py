@@ -52,16 +52,19 @@ class Finding:
 
 def timed_lines(run: Run) -> Lines:
     """All lines of `run` that carry a finite time."""
-    step = np.concatenate([run.val_step, run.train_step])
-    time_ms = np.concatenate([run.val_time_ms, run.train_time_ms])
-    average = np.concatenate([run.val_step_avg_ms, run.train_step_avg_ms])
-    line = np.concatenate([run.val_line, run.train_line])
-    validation = np.arange(len(step)) < len(run.val_step)
-    order = np.argsort(line, kind="stable")
     untimed = run.overrides.get("untimed_iterations", "")
     untimed = int(untimed) if untimed.isdecimal() and len(untimed) < 7 else UNTIMED_STEPS
-    lines = Lines(step[order], time_ms[order], average[order], line[order], validation[order], untimed)
-    return lines.only(np.isfinite(lines.time_ms))
+    train, val = np.isfinite(run.train_time_ms), np.isfinite(run.val_time_ms)
+    at = np.searchsorted(run.train_line[train] if not train.all() else run.train_line, run.val_line[val])
+
+    def merged(name: str) -> np.ndarray:
+        """The validations' column put between the training lines', which stand in order already."""
+        column = getattr(run, f"train_{name}")
+        return np.insert(column if train.all() else column[train], at, getattr(run, f"val_{name}")[val])
+
+    columns = map(merged, ("step", "time_ms", "step_avg_ms", "line"))
+    validation = np.insert(np.zeros(int(train.sum()), bool), at, True)
+    return Lines(*columns, validation, untimed)
 
 
 def start_of_count(lines: Lines) -> int:
