@@ -14,8 +14,12 @@ import cloup
 @click.option("--systems", is_flag=True, help="The change is one of systems only: significance is waived.")
 @click.option("--json", "form", flag_value="json", help="The verdict as JSON.")
 @click.option("--markdown", "form", flag_value="markdown", help="The verdict for a pull request.")
+@click.option("--quiet", "form", flag_value="quiet", help="The verdict in one line, without its checks.")
 def verify(logs, form, **options):
-    """Judge LOGS (files or folders) by the official rules. Exit code: 0 HOLDS, 1 FAILS, 3 INCONCLUSIVE, 2 unusable."""
+    """Judge LOGS (files, folders, or - for standard input) by the official rules.
+
+    Exit code: 0 HOLDS, 1 FAILS, 3 INCONCLUSIVE, 2 unusable.
+    """
     from harness.referee.verify import show
 
     sys.exit(show(logs, form, **options))
