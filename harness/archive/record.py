@@ -152,6 +152,8 @@ def load(folder: Path | str) -> Record:
         raise UserError(f"{path}: no such file; a record folder holds {FACTS} and {SCRIPT}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path}: {error}") from None
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply to be read") from None
     problems = _problems(table)
     if problems:
         raise UserError(f"{path}: {'; '.join(problems)}")

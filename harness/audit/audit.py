@@ -34,7 +34,7 @@ def audit(root: Path | str | None = None) -> Audit:
     """
     root = Path(root or ROOT)
     tables = {name: read_table(f"{name}.csv", root) for name in ("leaderboard", "runs", "curves")}
-    return Audit(tuple(finding for record in discover(root) for finding in _record(record, tables)))
+    return Audit(tuple(finding for record in discover(root, strict=True) for finding in _record(record, tables)))
 
 
 def _record(record: Record, tables: dict) -> list[Finding]:

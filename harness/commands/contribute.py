@@ -5,10 +5,12 @@ from pathlib import Path
 import click
 import cloup
 
+from harness.commands.options import RecordName
+
 
 @click.command()
 @click.argument("slug")
-@click.option("--from", "parent", required=True, metavar="RECORD", help="The record that the submission builds on.")
+@click.option("--from", "parent", required=True, type=RecordName(), help="The record that the submission builds on.")
 @click.option("--into", type=click.Path(path_type=Path), help="Where the folder is made. Default: the archive.")
 def new(slug, parent, into):
     """Start a submission: a folder named after today and SLUG, with RECORD's script to change."""

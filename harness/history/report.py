@@ -15,9 +15,9 @@ from harness.diff.report import summary
 from harness.errors import UserError
 from harness.files import write_whole
 from harness.history import frames
-from harness.history.ledgers import ledgers
+from harness.history.ledgers import projected
 from harness.history.replayed import read_replays
-from harness.history.standings import standings
+from harness.history.standings import ledgers, standings
 from harness.replay.fidelity import LABELS
 from reports import charts, leaderboard, site
 from reports.cards import Script
@@ -128,7 +128,7 @@ def page(runs_dir: Path, root: Path | None = None) -> site.Page:
     data = frames.everything(runs_dir, (), root)
     steps = table.set_index("number").steps
     shown = replays.runs[replays.runs.number.isin(table.number)].reset_index(drop=True)
-    times = [frames.projected(run, steps[run.number]) for run in shown.itertuples()]
+    times = [projected(run, steps[run.number]) for run in shown.itertuples()]
     shown["projected_minutes"] = [
         float("nan") if run == "smoke" or not t else t for run, (t, _) in zip(shown.fidelity, times)
     ]
@@ -136,7 +136,7 @@ def page(runs_dir: Path, root: Path | None = None) -> site.Page:
     return site.Page(
         table=table,
         curves=published_curves(root),
-        ledger=ledgers(table, shown),
+        ledger=ledgers(table, shown, root),
         figures={
             name: _figure(name, data) for name in charts.CHARTS if not (name == "machine" and data["replays"].empty)
         },

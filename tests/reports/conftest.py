@@ -5,7 +5,7 @@ import pytest
 
 from harness.archive.published import published_curves
 from harness.history import frames
-from harness.history.ledgers import ledgers
+from harness.history.standings import ledgers
 from harness.history.standings import standings
 from reports import charts, site
 from reports.cards import Script
