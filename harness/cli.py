@@ -15,6 +15,15 @@ from harness.errors import INTERRUPTED, UserError, in_one_line
 WANTS_TRACEBACK = "harness.debug"
 
 
+def _ask_for_traceback(ctx, param, value):
+    if value:
+        ctx.meta[WANTS_TRACEBACK] = True
+
+
+DEBUG = {"is_flag": True, "expose_value": False, "help": "Show the traceback of an error."}
+DEBUG |= {"callback": _ask_for_traceback}
+
+
 class FrontDoor(cloup.Group):
     """A click group that turns every foreseen failure into one line on stderr and its exit code.
 
@@ -22,8 +31,8 @@ class FrontDoor(cloup.Group):
     """
 
     def add_command(self, command, name=None, section=None, fallback_to_default_section=True):
-        if not any(parameter.name == "debug" for parameter in command.params):
-            command.params.append(_debug_option())
+        if not any("--debug" in parameter.opts for parameter in command.params):
+            command.params.append(click.Option(["--debug"], **DEBUG))
         super().add_command(command, name, section, fallback_to_default_section)
 
     def invoke(self, ctx):
@@ -32,6 +41,10 @@ class FrontDoor(cloup.Group):
         except (KeyboardInterrupt, click.Abort):
             click.echo("stopped", err=True)
             sys.exit(INTERRUPTED)
+        except click.UsageError as error:
+            where = f" (`{error.ctx.command_path} -h` helps)" if error.ctx else ""
+            click.echo(f"error: {error.format_message().rstrip('.')}{where}", err=True)
+            sys.exit(UserError.exit_code)
         except (UserError, OSError, ValueError) as error:
             said = in_one_line(error)
             if said is None:
@@ -42,22 +55,13 @@ class FrontDoor(cloup.Group):
             sys.exit(getattr(error, "exit_code", UserError.exit_code))
 
 
-def _debug_option() -> click.Option:
-    def keep(ctx, param, value):
-        if value:
-            ctx.meta[WANTS_TRACEBACK] = True
-
-    words = "Show the traceback of an error."
-    return click.Option(["--debug"], is_flag=True, expose_value=False, callback=keep, help=words)
-
-
 @cloup.group(cls=FrontDoor, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", **DEBUG)
 @click.version_option(package_name="speedrun-archive", message="%(version)s")
 def main():
     """The NanoGPT speedrun, re-runnable: records, replays, verdicts and charts."""
 
 
-main.params.append(_debug_option())
 for room in (history, replay, judge, draw, contribute):
     main.add_section(room.SECTION)
 

@@ -82,7 +82,8 @@ def find(name: str, root: Path | str | None = None, nearest: bool = False) -> Re
     if nearest:
         return Resolution(instead, f"{said}; its script is not here: taking record {instead.number}, {instead.slug}")
     raise UserError(
-        f"{said}; its script is not in this archive. The nearest that is: {_names([instead])}; name it, or add --nearest"
+        f"{said}; its script is not in this archive. The nearest that is: {_names([instead])}; "
+        "name it, or add --nearest"
     )
 
 

@@ -16,7 +16,6 @@ T = TypeVar("T")
 UPSTREAM = "https://github.com/KellerJordan/modded-nanogpt"
 
 
-
 @dataclass(frozen=True)
 class Listing:
     """One row of the public leaderboard. Figures that nobody published are None."""

@@ -1,4 +1,4 @@
-"""Where data, runs and reports lie unless a command is told otherwise: in the repository, from wherever it is called."""
+"""Where data, runs and reports lie unless a command is told otherwise: in the repository, whatever folder one is in."""
 
 from pathlib import Path
 

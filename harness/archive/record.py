@@ -83,7 +83,9 @@ class Record:
 
     @property
     def label(self) -> str:
-        """How the record is called in a sentence: `record 40`, or the script's name."""
+        """How the record is called in a sentence: `record 40`, the folder's name without a number, or the script's."""
+        if self.number == "0":
+            return self.folder.name
         return f"record {self.number}" if self.number else self.script_name
 
     @property

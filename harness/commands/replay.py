@@ -9,7 +9,7 @@ from harness.commands.options import AS_JSON, NEAREST, RUNS_DIR, SEED, Figure, R
 
 DATA_DIR = folder("--data-dir", "data/fineweb10B, or data/synthetic,")
 RUN_OPTIONS = (
-    click.option("--gpus", type=click.IntRange(1), help="Ranks on this machine. Default: all its GPUs, or 2 CPU ranks."),
+    click.option("--gpus", type=click.IntRange(1), help="Ranks on this machine. Default: its GPUs, or 2 CPU ranks."),
     click.option("--scale", type=Figure(), default=1.0, metavar="FACTOR", help="Multiply the steps, such as by 0.1."),
     click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Override a setting; repeatable."),
     click.option("--seed", type=SEED, help="Seed of the first run; the next ones count up."),
@@ -53,7 +53,7 @@ def replay(record, as_json, **options):
 @click.command()
 @click.argument("first", metavar="A", type=RecordName())
 @click.argument("second", metavar="B", type=RecordName())
-@click.option("--pairs", type=click.IntRange(1), default=3, help="How often to run the two, in the order A B B A A B ...")
+@click.option("--pairs", type=click.IntRange(1), default=3, help="How often to run the two, in the order A B B A ...")
 @run_options
 def compare(first, second, pairs, as_json, **options):
     """Run records A and B in turn on this machine, and say which is faster and at what loss."""

@@ -118,7 +118,8 @@ def ledgers(table: pd.DataFrame, replays: pd.DataFrame, root: Path | str | None 
         again.setdefault(row["number"][:-1], []).append(row)
     for row in table.to_dict("records"):
         mine = replays[replays.number == row["number"]]
-        for entry in ledger_of(row, tuple(again.get(row["number"], ())), mine.itertuples(), others.get(row["number"], ())).entries:
+        retimings, told = (tuple(known.get(row["number"], ())) for known in (again, others))
+        for entry in ledger_of(row, retimings, mine.itertuples(), told).entries:
             std = math.nan if entry.std is None else entry.std / 60
             figures = (entry.seconds / 60, std, entry.n, entry.gpus)
             rows.append((row["number"], entry.kind, *figures, entry.machine, entry.note))

@@ -5,8 +5,7 @@ import pytest
 
 from harness.archive.published import published_curves
 from harness.history import frames
-from harness.history.standings import ledgers
-from harness.history.standings import standings
+from harness.history.standings import ledgers, standings
 from reports import charts, site
 from reports.cards import Script
 from reports.diffs import Row
