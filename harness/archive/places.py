@@ -12,17 +12,17 @@ def repository() -> Path:
 
 def runs_dir() -> Path:
     """Where replays are kept."""
-    return repository() / "runs"
+    return Path(shown(repository() / "runs"))
 
 
 def data_dir(corpus: str) -> Path:
     """Where the tokens of a corpus are kept."""
-    return repository() / "data" / corpus
+    return Path(shown(repository() / "data" / corpus))
 
 
 def reports_dir() -> Path:
     """Where figures and pages are written."""
-    return repository() / "reports" / "out"
+    return Path(shown(repository() / "reports" / "out"))
 
 
 def shown(path: Path | str) -> str:

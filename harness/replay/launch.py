@@ -49,6 +49,7 @@ class _Watch:
     began: float
     witness: Witness = field(default_factory=Witness)
     lines: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
+    writing: str = STDOUT
 
     def read(self, stream, name: str) -> None:
         """Reader thread: stamp every line at its arrival; None marks the end of the stream."""
@@ -73,11 +74,9 @@ class _Watch:
                 if line is None:
                     open_streams -= 1
                     continue
-                try:
-                    files[name].write(line)
-                    files[name].flush()
-                except OSError as error:  # which by itself does not say of what file
-                    raise OSError(error.errno, error.strerror, str(self.job.folder / name)) from None
+                self.writing = name
+                files[name].write(line)
+                files[name].flush()
                 if name == STDOUT and (metric := self.witness.hear(line.decode(errors="replace").rstrip(), clock)):
                     heard = time.monotonic()
                     on_metric(metric, clock)
@@ -130,7 +129,7 @@ def _ended(watch: _Watch, outcome: str | None, lost: OSError | None) -> Ended:
         stderr.write(joined)
     last = f"after step {witness.metrics[-1].step}" if witness.metrics else "before its first metric line"
     if lost is not None:
-        return Ended(outcome, exit_code, witness, f"{lost.filename or folder}: {lost.strerror}, {last}; it was stopped")
+        return Ended(outcome, exit_code, witness, f"{folder / watch.writing}: {lost.strerror}, {last}; it was stopped")
     if outcome == "stalled":
         return Ended(outcome, exit_code, witness, f"no metric line for {watch.job.stall_timeout_s:g} s, {last}")
     if outcome == "interrupted":

@@ -1,6 +1,7 @@
 """What a machine is told about itself: prognoses for every kind of machine, and the real benchmarks on this one."""
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -12,6 +13,7 @@ from harness.doctor import doctor
 from harness.errors import RunFailed
 from harness.machine import Gpu, Machine, this_machine
 
+FAKE = Path(__file__).parents[1] / "fake_train.py"
 H100 = Gpu("NVIDIA H100 80GB HBM3", 79.1, (9, 0))
 A100 = Gpu("NVIDIA A100-SXM4-80GB", 79.1, (8, 0))
 SMALL = Gpu("NVIDIA A10", 22.0, (8, 6))
@@ -24,6 +26,7 @@ def machine(*gpus, problem=""):
 @pytest.fixture
 def record(archive, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    (archive / "2025-10-04-backout" / "train.py").write_bytes(FAKE.read_bytes())
     return archive_module.load(archive / "2025-10-04-backout")
 
 

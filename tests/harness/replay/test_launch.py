@@ -95,8 +95,8 @@ def test_a_killed_launcher_is_named_and_how_far_it_had_come(tmp_path, sign, word
     def kill(metric, clock):
         if metric.step == 1 and not killed:
             killed.append(1)
-            mine = [pid for pid in processes_of(str(tmp_path)) if b"torch.distributed.run" in command_of(pid)]
-            os.kill(min(mine), sign)
+            (launcher,) = (pid for pid in processes_of("torch.distributed.run") if str(tmp_path) in command_of(pid))
+            os.kill(launcher, sign)
 
     killed = []
     ended = launch.run(under_torchrun(tmp_path, "--do", "stall"), kill)
@@ -105,7 +105,7 @@ def test_a_killed_launcher_is_named_and_how_far_it_had_come(tmp_path, sign, word
 
 
 def command_of(pid):
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode()
 
 
 def test_a_disk_that_fills_names_the_file_and_stops_the_run(tmp_path):
