@@ -1,5 +1,7 @@
 """`harness audit`: every record held against its hash, its contract, the public tables and its own logs."""
 
+import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +44,14 @@ def _record(record: Record, tables: dict) -> list[Finding]:
     found = [audit_hash(record), *audit_contract(record), audit_imports(record), audit_compiler(record)]
     found += [*audit_listed(record, tables["leaderboard"]), audit_curve(record, tables["curves"])]
     return [*found, *audit_ledger(record, tables["runs"]), *audit_logs(record)]
+
+
+def to_json(every: bool, root: Path | str | None = None) -> int:
+    """Print the same findings as JSON; the exit code likewise."""
+    result = audit(root)
+    told = [dataclasses.asdict(finding) for finding in result.findings if every or finding.status != PASS]
+    click.echo(json.dumps(told, indent=1))
+    return 1 if result.failures else 0
 
 
 def show(every: bool, root: Path | str | None = None) -> int:

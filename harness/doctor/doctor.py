@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.archive import places
-from harness.archive.find import discover
+from harness.archive.find import discover, number_key
 from harness.archive.record import Record
 from harness.archive.run_folder import STDOUT
 from harness.errors import RunFailed, UserError
@@ -41,21 +41,24 @@ def examine(console: Console, benchmark: bool) -> dict:
     console.print()
     worth = {record.number: prognosis(record, machine) for record in discover()}
     for found, numbers in alike(worth).items():
-        console.print(f"{numbers:<10}{found}")
+        console.print(f"{numbers:<10}{found}" if len(numbers) < 10 else f"{numbers}  {found}")
     if benchmark:
         _benchmark(console, machine)
     return {"machine": machine.facts(), "versions": machine.versions(), "found": rows, "records": worth}
 
 
 def alike(worth: dict[str, str]) -> dict[str, str]:
-    """The numbers of records that share a prognosis, stretches of neighbours as `01-12`: prognosis -> `01-12, 24`."""
-    order = list(worth)
+    """The numbers of records that share a prognosis, stretches without a gap as `01-12`: prognosis -> `01-12, 24`."""
     grouped: dict[str, list[list[str]]] = {}
-    for found, stretch in groupby(order, key=worth.get):
-        grouped.setdefault(found, []).append(list(stretch))
+    for number, found in worth.items():
+        stretches = grouped.setdefault(found, [])
+        if stretches and number_key(number)[0] - number_key(stretches[-1][-1])[0] in (0, 1):
+            stretches[-1].append(number)
+        else:
+            stretches.append([number])
     return {
-        found: ", ".join("-".join(dict.fromkeys((part[0], part[-1]))) for part in parts)
-        for found, parts in grouped.items()
+        found: ", ".join("-".join(dict.fromkeys((part[0], part[-1]))) for part in stretches)
+        for found, stretches in grouped.items()
     }
 
 

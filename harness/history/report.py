@@ -5,7 +5,9 @@ from itertools import product
 from pathlib import Path
 
 import pandas as pd
+from rich.table import Table
 
+from harness.archive import places
 from harness.archive.find import ROOT, Record, ancestor, discover
 from harness.archive.outline import docstring
 from harness.archive.published import published_curves
@@ -24,7 +26,6 @@ from reports.cards import Script
 from reports.diffs import Row
 
 REPOSITORY = ROOT.parent
-OUT = REPOSITORY / "reports" / "out"
 FIGURES = REPOSITORY / "reports" / "figures"
 COMMITTED = ("progress", "attribution")
 CONTEXT = 2  # unchanged lines around a change, on the page
@@ -40,7 +41,7 @@ def draw(names: tuple[str, ...], out: Path | None, records: tuple[str, ...], run
     """
     if unknown := [name for name in names if name not in charts.CHARTS]:
         raise UserError(f"no chart {unknown[0]!r}; there are {', '.join(charts.CHARTS)}")
-    out, said = _folder(out or OUT), []
+    out, said = _folder(out or places.reports_dir()), []
     data = frames.everything(runs_dir, records)
     for name in names or charts.CHARTS:
         if name == "machine" and data["replays"].empty:
@@ -94,6 +95,21 @@ def leaderboard_text(kind: str, root: Path | None = None) -> str:
     return makers[kind](standings(root))
 
 
+def leaderboard_table(root: Path | None = None) -> Table:
+    """The leaderboard for a terminal: what fits on a line of it; `show` has the rest of a record."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name, wide in (("", False), ("date", False), ("what was new", True), ("listed", False), ("logged", False)):
+        table.add_column(name, justify="right" if name.endswith("ed") else "left", no_wrap=not wide)
+    table.add_column("loss", justify="right", no_wrap=True)
+    table.add_column("what disagrees", max_width=34)
+    for row in standings(root).itertuples():
+        figures = (row.listed_minutes, ".4g"), (row.logged_minutes, ".3f"), (row.mean_loss, ".4f")
+        minutes, logged, loss = (leaderboard.number(*figure) for figure in figures)
+        words = (f"{row.date:%Y-%m-%d}", row.title, minutes, logged, loss, "; ".join(row.disagrees))
+        table.add_row(row.number, *words, style=None if row.archived else "dim")
+    return table
+
+
 def renewed_pages(repository: Path = REPOSITORY) -> dict[Path, str]:
     """Each page with a generated table, and the text that it should have. UserError where the markers are missing."""
     table, pages = standings(repository / "records"), {}
@@ -119,7 +135,7 @@ def write_pages(repository: Path = REPOSITORY) -> str:
 
 def write_report(out: Path | None, runs_dir: Path, root: Path | None = None) -> Path:
     """Write the static page `index.html` into `out`; returns its path."""
-    return _save(_folder(out or OUT), "index.html", site.render(page(runs_dir, root)))
+    return _save(_folder(out or places.reports_dir()), "index.html", site.render(page(runs_dir, root)))
 
 
 def page(runs_dir: Path, root: Path | None = None) -> site.Page:

@@ -50,12 +50,14 @@ from harness.referee.verdict import (
     to_markdown,
     verdict_line,
 )
+from harness.terminal import fitted
 from timing import rules
 from timing.log import printable
 
 __all__ = ["render_text", "to_json", "to_markdown", "verdict_line", "verify"]
 
 NOTES_SHOWN = 3
+EVIDENCE = 28  # column at which the evidence of a check begins
 
 RULE_BOOK = (
     check_complete,
@@ -129,7 +131,7 @@ def show(paths, form: str | None = None, **options) -> int:
     """Print the verdict on `paths` as text (coloured on a terminal), "json" or "markdown"; returns the exit code."""
     verdict = verify(paths, **options)
     render = {"json": to_json, "markdown": to_markdown}.get(form)
-    click.echo(render(verdict) if render else render_text(verdict, _coloured))
+    click.echo(render(verdict) if render else fitted(render_text(verdict, _coloured), hang=EVIDENCE))
     return verdict.exit_code
 
 
