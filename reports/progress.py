@@ -76,6 +76,8 @@ def _axes(figure: Figure, history: pd.DataFrame, theme: Theme, size: Size):
     axes.grid(axis="y")
     axes.spines["left"].set_visible(False)
     axes.tick_params(pad=size.text * 0.4)
+    where = {"x": 0.004, "y": 1.0, "transform": axes.transAxes, "va": "top", "ha": "left"}
+    axes.text(s="log scale", color=theme.muted, fontsize=size.small, gid="log-scale", **where)
     return axes
 
 

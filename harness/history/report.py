@@ -9,6 +9,7 @@ from rich.table import Table
 
 from harness.archive import places
 from harness.archive.find import ROOT, Record, ancestor, discover
+from harness.archive.leaderboard import read_retimed
 from harness.archive.outline import docstring
 from harness.archive.published import published_curves
 from harness.diff import hunks
@@ -159,6 +160,7 @@ def page(runs_dir: Path, root: Path | None = None) -> site.Page:
         replays=shown,
         replay_curves=replays.curves,
         scripts=scripts(discover(root)),
+        others=read_retimed(Path(root or ROOT)),
         fidelities=tuple(LABELS.values()),
     )
 
