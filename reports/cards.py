@@ -102,7 +102,8 @@ def make_card(
 ) -> Card:
     """The card of one row of the standings.
 
-    `others` are what other people measured (`seconds` or None, `sentence`, `source`); `curves` holds the numbers that have a curve to draw; `most_bytes` is what the markup of its diff may take.
+    `others` are what other people measured (`seconds` or None, `seconds_faster`, `sentence`, `source`); `curves` holds
+    the numbers that have a curve to draw; `most_bytes` is what the markup of its diff may take.
     """
     rival = row.parent if row.parent in curves else ""
     return Card(

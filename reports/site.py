@@ -43,7 +43,7 @@ class Page:
     table: as `reports.leaderboard` takes it.  curves: number, step, val_loss, seconds.  replays: our runs, with
     `projected_minutes` and `how`.  replay_curves: run_id, step, val_loss, seconds.  ledger: number, kind, minutes, std,
     n, machine, note.  scripts: by record number.  others: by record number, what other people measured (objects with
-    seconds, seconds_faster, against, sentence, source).  figures: by name, "progress" among them.  fidelities: objects with
+    seconds, seconds_faster, sentence, source).  figures: by name, "progress" among them.  fidelities: objects with
     name, means, proves, not_proved.
     """
 

@@ -3,6 +3,8 @@
 import pandas as pd
 import pytest
 
+from harness.archive.find import ROOT
+from harness.archive.leaderboard import read_retimed
 from harness.archive.published import published_curves
 from harness.history import frames
 from harness.history.standings import ledgers, standings
@@ -113,6 +115,7 @@ def make_page(data, table):
             replays=own,
             replay_curves=points,
             scripts={"40": _script("a = 2\n")} if scripts is None else scripts,
+            others=read_retimed(ROOT),
         )
 
     return make
