@@ -36,7 +36,7 @@ def words(gains: pd.DataFrame, size: Size) -> tuple[str, str, str]:
     steps, speed, clock = (math.exp(gains[name].sum()) for name in ("steps_log", "speed_log", "clock_log"))
     first, last = minutes_text(gains.minutes_before.iloc[0]), minutes_text(gains.minutes.iloc[-1])
     total = gains.minutes_before.iloc[0] / gains.minutes.iloc[-1]
-    retimed = "" if clock == 1 else f" × {clock:.3f} re-timing"
+    retimed = "" if clock == 1 else f" × {clock:.3f} re-timed"
     if size.is_column:
         title = f"{total:.1f}× faster = {steps:.1f}× fewer steps\n× {speed:.2f}× faster steps{retimed}"
         subtitle = f"Time = steps × time per step, {first} to {last}"
@@ -45,7 +45,7 @@ def words(gains: pd.DataFrame, size: Size) -> tuple[str, str, str]:
             "but faster steps. Source: modded-nanogpt leaderboard, 2026-08-01."
         )
         return title, subtitle, source
-    title = f"{total:.1f}× faster = {steps:.1f}× fewer steps × {speed:.2f}× faster steps{retimed}"
+    title = f"{total:.1f}× = {steps:.1f}× fewer steps × {speed:.2f}× faster steps{retimed}"
     subtitle = (
         "Training time is the number of steps times the time of one step, so each gain splits exactly in two: "
         "learning more from each step (better ideas), or computing it faster (better engineering). "

@@ -129,7 +129,7 @@ def make_card(
             for one in ledger.itertuples()
         ]
         + [
-            {"kind": "others’ difference", "minutes": one.sentence, "n": "", "machine": one.source}
+            {"kind": "others’ difference", "minutes": "", "n": "", "machine": f"{one.sentence}, says {one.source}"}
             for one in others
             if one.sentence
         ],

@@ -151,7 +151,7 @@ def test_compares_two(open_page):
 def test_the_comparison_opens_on_curves_that_belong_together(open_page):
     page = open_page()
     names = page.eval_on_selector_all(
-        "#compare-result .curves > svg .name", "all => [...new Set(all.map(e => e.textContent))]"
+        "#compare-result > .curves > svg .name", "all => [...new Set(all.map(e => e.textContent))]"
     )
     assert sorted(names) == ["39", "40"]
     assert page.locator("#compare-result details svg >> visible=true").count() == 0
@@ -169,7 +169,8 @@ def test_a_retiming_between_two_records_is_a_factor_of_its_own(open_page):
     assert steps * speed * clock == pytest.approx(total, rel=1e-3)
 
 
-OVERLAPS = """() => [...document.querySelectorAll('.curves svg')].filter(svg => svg.getClientRects().length).flatMap(svg => {
+OVERLAPS = """() => [...document.querySelectorAll('.curves svg')].flatMap(svg => {
+  if (!svg.getClientRects().length) return [];
   const all = [...svg.querySelectorAll('.name')].map(e => [e.textContent, e.getBBox()]);
   return all.flatMap(([a, p], i) => all.slice(i + 1).filter(([, q]) =>
     p.x < q.x + q.width && q.x < p.x + p.width && p.y + 3 < q.y + q.height && q.y + 3 < p.y + p.height)
