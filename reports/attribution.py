@@ -55,7 +55,7 @@ def words(gains: pd.DataFrame, size: Size) -> tuple[str, str, str]:
     source = (
         "21 and 39 made the batch smaller: more steps, each of them faster. "
         f"Split together, for want of a log between them: {merged}. "
-        f"Hollow: record 21 timed again (21b, 21c), which moved the clock by a factor of {1 / clock:.3f}.\n{SOURCE}"
+        f"Hollow: record 21 timed again (21b, 21c), which changed the clock and no model: × {clock:.3f}.\n{SOURCE}"
     )
     return title, subtitle, source
 
@@ -81,7 +81,7 @@ def _cumulative(axes, gains: pd.DataFrame, theme: Theme, size: Size) -> None:
             place = {"x": end, "y": factor[-1] * (1.5 if name == "in all" else 0.58), "ha": "right"}
         else:
             place = {"x": end + len(gains) * 0.008, "y": factor[-1], "ha": "left"}
-        axes.text(s=f"{factor[-1]:.1f}× {name}", fontweight="bold", color=colour, va="center", **place)
+        axes.text(s=f"{factor[-1]:.3g}× {name}", fontweight="bold", color=colour, va="center", **place)
     axes.axhline(1, color=theme.muted, lw=size.line * 0.35, zorder=1)
     axes.set_xlim(0.5, end)
     axes.set_ylim(0.45, 80 if size.is_column else 52)

@@ -2,6 +2,7 @@
 
 import datetime
 import difflib
+import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,10 +56,19 @@ def _load_all(root: Path) -> tuple[list[Record], dict[Path, UserError]]:
     records, broken = [], {}
     for path in sorted(root.glob(f"*/{FACTS}")):
         try:
-            records.append(load(path.parent))
+            stat = path.stat()
+            records.append(_load_once(path.parent, (stat.st_ino, stat.st_mtime_ns, stat.st_size)))
+        except OSError as error:
+            broken[path.parent] = UserError(f"{path}: {error.strerror}")
         except UserError as error:
             broken[path.parent] = error
     return sorted(records, key=_age), broken
+
+
+@functools.cache
+def _load_once(folder: Path, stamp: tuple) -> Record:
+    """The record in `folder`, read again only when the `stamp` of its facts has changed."""
+    return load(folder)
 
 
 def resolve(name: str, root: Path | str | None = None, nearest: bool = False) -> Record:
