@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from harness.archive.find import ROOT, Record, discover, number_key
+from harness.archive.leaderboard import UPSTREAM, linked_arms
 from harness.errors import UserError
 
-UPSTREAM = "https://github.com/KellerJordan/modded-nanogpt"
 TOLD_BY_RECORD = ("minutes", "steps", "tokens_per_step", "step_avg_ms", "torch", "logged_minutes", "note")
 
 
@@ -93,14 +93,10 @@ def arms(root: Path | str | None = None) -> pd.DataFrame:
     of the record's folder that were set apart. A record without a linked log is missing.
     """
     runs = read_table("runs.csv", root)
-    chosen = []
-    for _, folder in runs.groupby("number", sort=False):
-        linked = folder[folder.linked == "yes"]
-        if linked.empty:
-            continue
-        same = (folder[["code", "steps", "gpus"]] == linked[["code", "steps", "gpus"]].iloc[0]).all(axis=1)
-        chosen.append(folder[same].assign(others=int((~same).sum())))
-    return pd.concat(chosen, ignore_index=True) if chosen else runs.assign(others=0)
+    chosen = {(row["number"], row["log"]) for rows in linked_arms(Path(root or ROOT)).values() for row in rows}
+    inside = pd.Series([pair in chosen for pair in zip(runs.number, runs.log)], index=runs.index, dtype=bool)
+    others = (~inside).groupby(runs.number).sum()
+    return runs[inside].assign(others=runs.number.map(others)).reset_index(drop=True)
 
 
 def published_curves(root: Path | str | None = None) -> pd.DataFrame:

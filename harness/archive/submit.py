@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from harness.archive.draft_checks import draft_problems
 from harness.archive.find import ROOT, resolve
 from harness.archive.record import FACTS, SCRIPT, Record, load
 from harness.archive.shown import proof, with_shown
@@ -112,6 +113,8 @@ def freeze(folder: Path, again: bool = False) -> str:
             f"{record.script} was frozen as {record.sha256[:12]} and is {digest[:12]} now: put the frozen script back, "
             "make a new record of it with `harness new`, or freeze it again with --again"
         )
+    if problems := draft_problems(record):
+        raise UserError("\n       ".join(problems))
     facts = with_shown(_with_hash(folder / FACTS, digest), shown)
     with tempfile.TemporaryDirectory(prefix="freeze-") as aside:
         candidate = Path(aside) / folder.resolve().name
@@ -147,10 +150,13 @@ def _with_hash(path: Path, digest: str) -> str:
 
 
 def _run_contract(folder: Path) -> None:
-    """Run the contract tests on one record folder, their output on this terminal. Raises RunFailed if one fails."""
+    """Run the contract tests on one record folder, up to the first that fails, their output on this terminal.
+
+    Raises RunFailed if one fails.
+    """
     if not CONTRACT.is_file():
         raise UserError("the contract tests are not here: freeze in a checkout of the repository")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(CONTRACT)]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--tb=short", "-p", "no:cacheprovider", str(CONTRACT)]
     environment = os.environ | {"CONTRACT_RECORD": str(folder.resolve())}
     ended = subprocess.run(command, env=environment, cwd=CONTRACT.parents[2])
     if ended.returncode == 5:

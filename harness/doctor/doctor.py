@@ -9,38 +9,57 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from harness.archive.find import discover
+from harness.archive import places
+from harness.archive.find import discover, number_key
 from harness.archive.record import Record
 from harness.archive.run_folder import STDOUT
 from harness.errors import RunFailed, UserError
-from harness.machine import GIB, Machine, this_machine
+from harness.machine import GIB, Machine, this_machine, torch_problem
 from harness.replay import launch
 from harness.replay.fidelity import FINEWEB, WORLD_SIZES
 from harness.replay.plan import Options, make_plan
 from harness.replay.signals import Interrupted
 from harness.replay.torchrun import environment, torchrun_command
-from harness.tokens.manifest import read_manifest
+from harness.tokens.manifest import TRAIN_SHARDS, read_manifest
 
 KERNELS = Path(__file__).with_name("kernels.py")
 COLLECTIVES = Path(__file__).with_name("collectives.py")
 SHARD_BYTES = 200_001_024  # of FineWeb: 100M tokens of two bytes, and the header
 
 
-def examine(console: Console, benchmark: bool) -> None:
+def examine(console: Console, benchmark: bool) -> dict:
     """Print what the machine is, what each record would be worth on it and, on request, what its parts can do.
 
-    Raises UserError when nothing at all can be replayed here.
+    Returns the first two as data. Raises UserError when nothing at all can be replayed here.
     """
     machine = this_machine()
-    for name, value in (*describe(machine), *data_folder(Path("data", FINEWEB))):
+    rows = [*describe(machine), *data_folder(places.data_dir(FINEWEB))]
+    for name, value in rows:
         console.print(f"{name:<10}{value}")
-    if machine.problem:
-        raise UserError(f"torch cannot be used, so nothing can be replayed: {machine.problem}")
+    if problem := machine.problem or torch_problem():
+        raise UserError(f"torch cannot be used, so nothing can be replayed: {problem}")
     console.print()
-    for found, records in groupby(discover(), key=lambda record: prognosis(record, machine)):
-        console.print(f"{_numbers(list(records)):<10}{found}")
+    worth = {record.number: prognosis(record, machine) for record in discover()}
+    for found, numbers in alike(worth).items():
+        console.print(f"{numbers:<10}{found}" if len(numbers) < 10 else f"{numbers}  {found}")
     if benchmark:
         _benchmark(console, machine)
+    return {"machine": machine.facts(), "versions": machine.versions(), "found": rows, "records": worth}
+
+
+def alike(worth: dict[str, str]) -> dict[str, str]:
+    """The numbers of records that share a prognosis, stretches without a gap as `01-12`: prognosis -> `01-12, 24`."""
+    grouped: dict[str, list[list[str]]] = {}
+    for number, found in worth.items():
+        stretches = grouped.setdefault(found, [])
+        if stretches and number_key(number)[0] - number_key(stretches[-1][-1])[0] in (0, 1):
+            stretches[-1].append(number)
+        else:
+            stretches.append([number])
+    return {
+        found: ", ".join("-".join(dict.fromkeys((part[0], part[-1]))) for part in stretches)
+        for found, stretches in grouped.items()
+    }
 
 
 def describe(machine: Machine) -> list[tuple[str, str]]:
@@ -66,16 +85,18 @@ def _kind(gpu) -> tuple[str, float]:
 def data_folder(folder: Path) -> list[tuple[str, str]]:
     """What lies in FineWeb's folder, and what would fit there."""
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(place).free
-    fits = f"{free / GIB:.0f} GiB free, room for {free // SHARD_BYTES} more train shards"
+    free, name = shutil.disk_usage(place).free, places.shown(folder)
     try:
         manifest = read_manifest(folder)
     except UserError as error:
         return [("data", str(error))]
+    shards = sum("_train_" in file for file in manifest.files) if manifest else 0
+    room, lacking = free // SHARD_BYTES, TRAIN_SHARDS - shards
+    fits = f"room for {room} of the {lacking} train shards" if room < lacking else "room for all train shards"
+    fits = f"{free / GIB:.0f} GiB free, {fits} that are not here" if lacking else f"{free / GIB:.0f} GiB free"
     if manifest is None:
-        return [("data", f"{folder} is empty; {fits} (a replay fetches what it needs)")]
-    shards = sum("_train_" in name for name in manifest.files)
-    return [("data", f"{folder}: {manifest.name}, {shards} train shards, {manifest.tokens('train'):,} tokens; {fits}")]
+        return [("data", f"{name} is empty; {fits} (a replay fetches what it needs)")]
+    return [("data", f"{name}: {manifest.name}, {shards} train shards, {manifest.tokens('train'):,} tokens; {fits}")]
 
 
 def prognosis(record: Record, machine: Machine) -> str:
@@ -96,11 +117,6 @@ def prognosis(record: Record, machine: Machine) -> str:
         obstacles.append(f"its fast path needs compute capability {record.compute_capability}")
     ranks = "1 rank" if plan.ranks == 1 else f"{plan.ranks} ranks"
     return f"{plan.label.name} on {ranks}" + (f": {'; '.join(obstacles)}" if obstacles else "")
-
-
-def _numbers(records: list[Record]) -> str:
-    """A stretch of neighbouring records, as `01-12`."""
-    return "-".join(dict.fromkeys((records[0].number, records[-1].number)))
 
 
 def _benchmark(console: Console, machine: Machine) -> None:

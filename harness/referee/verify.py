@@ -52,12 +52,14 @@ from harness.referee.verdict import (
     verdict_line,
 )
 from harness.referee.witness_check import check_witness
+from harness.terminal import fitted
 from timing import rules
 from timing.log import printable
 
 __all__ = ["render_text", "to_json", "to_markdown", "verdict_line", "verify"]
 
 NOTES_SHOWN = 3
+EVIDENCE = 28  # column at which the evidence of a check begins
 
 RULE_BOOK = (
     check_track,
@@ -142,7 +144,7 @@ def show(paths, form: str | None = None, **options) -> int:
     verdict = verify(paths, **options)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     forms = {"json": to_json, "markdown": to_markdown, "quiet": verdict_line}
-    render = forms.get(form, lambda verdict: render_text(verdict, _coloured, width))
+    render = forms.get(form, lambda verdict: fitted(render_text(verdict, _coloured, width), hang=EVIDENCE))
     click.echo(render(verdict))
     return verdict.exit_code
 

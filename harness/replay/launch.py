@@ -1,5 +1,6 @@
 """One job: start it, watch it, be the outside witness of its metric lines, stop all of it."""
 
+import contextlib
 import queue
 import shutil
 import subprocess
@@ -48,6 +49,7 @@ class _Watch:
     began: float
     witness: Witness = field(default_factory=Witness)
     lines: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
+    writing: str = STDOUT
 
     def read(self, stream, name: str) -> None:
         """Reader thread: stamp every line at its arrival; None marks the end of the stream."""
@@ -72,6 +74,7 @@ class _Watch:
                 if line is None:
                     open_streams -= 1
                     continue
+                self.writing = name
                 files[name].write(line)
                 files[name].flush()
                 if name == STDOUT and (metric := self.witness.hear(line.decode(errors="replace").rstrip(), clock)):
@@ -84,7 +87,8 @@ def run(job: Job, on_metric: Callable[[Metric, float], None] = lambda metric, cl
     """Run `job` to its end and leave nothing of it running. `on_metric` gets each metric and its clock in seconds.
 
     Ctrl-C, SIGTERM and a closed terminal end the job and give the outcome "interrupted"; if this process is killed, the
-    job ends too. Raises UserError when the command cannot be started or its output cannot be kept.
+    job ends too. Output that cannot be kept (a full disk) ends it as "unfinished". Raises UserError when the command
+    cannot be started.
     """
     with interruptible():
         try:
@@ -95,6 +99,7 @@ def run(job: Job, on_metric: Callable[[Metric, float], None] = lambda metric, cl
         watch = _Watch(job, process, time.monotonic())
         for stream, name in ((process.stdout, STDOUT), (process.stderr, STDERR)):
             threading.Thread(target=watch.read, args=(stream, name), daemon=True).start()
+        lost = None
         try:
             heard = watch.listen(on_metric)
             if heard:
@@ -105,29 +110,34 @@ def run(job: Job, on_metric: Callable[[Metric, float], None] = lambda metric, cl
         except subprocess.TimeoutExpired:
             outcome = None
         except OSError as error:
-            raise UserError(f"{job.folder}: {error.strerror}; the run was stopped") from None
+            outcome, lost = "unfinished", error
         finally:
             with deaf():
                 running.stop()
-    return _ended(watch, outcome)
+    return _ended(watch, outcome, lost)
 
 
-def _ended(watch: _Watch, outcome: str | None) -> Ended:
-    """The end of a job in words, and its ranks' stderr files joined to the launcher's."""
+def _ended(watch: _Watch, outcome: str | None, lost: OSError | None) -> Ended:
+    """The end of a job in words, and its ranks' stderr files joined to the launcher's. `lost`: why output was."""
     exit_code, witness, folder = watch.process.returncode, watch.witness, watch.job.folder
-    launcher = (folder / STDERR).read_text(errors="replace")
+    launcher = (folder / STDERR).read_text(errors="replace") if (folder / STDERR).is_file() else ""
     outputs = crash.rank_outputs(folder / RANKS)
     ranks = {rank: path.read_text(errors="replace") for rank, path in outputs.items()}
-    with (folder / STDERR).open("a") as stderr:
-        stderr.writelines(f"--- rank {rank} ---\n{text.rstrip()}\n" for rank, text in sorted(ranks.items()) if text)
     shutil.rmtree(folder / RANKS, ignore_errors=True)
+    joined = "".join(f"--- rank {rank} ---\n{text.rstrip()}\n" for rank, text in sorted(ranks.items()) if text)
+    with contextlib.suppress(OSError), (folder / STDERR).open("a") as stderr:  # a full disk has been told already
+        stderr.write(joined)
     last = f"after step {witness.metrics[-1].step}" if witness.metrics else "before its first metric line"
+    if lost is not None:
+        return Ended(outcome, exit_code, witness, f"{folder / watch.writing}: {lost.strerror}, {last}; it was stopped")
     if outcome == "stalled":
         return Ended(outcome, exit_code, witness, f"no metric line for {watch.job.stall_timeout_s:g} s, {last}")
     if outcome == "interrupted":
         return Ended(outcome, exit_code, witness, f"{last}; every rank was stopped")
     if exit_code != 0:
-        return Ended("crashed", exit_code, witness, crash.describe(launcher, ranks))
+        why = crash.describe(launcher, ranks, exit_code)
+        by_signal = "\n" not in why and ("killed by" in why or "told to end by" in why)
+        return Ended("crashed", exit_code, witness, f"{why}, {last}" if by_signal else why)
     if watch.job.speaks and not witness.complete:
         return Ended("unfinished", exit_code, witness, f"the script exited with 0 {last}, without its final validation")
     return Ended("finished", exit_code, witness)

@@ -16,6 +16,7 @@ from harness.replay import launch, runs, tokens
 from harness.replay.outcome import Result, report
 from harness.replay.plan import Options, Plan, make_plan
 from harness.replay.progress import progress
+from harness.replay.rehearsal import as_lines, rehearse
 from harness.replay.signals import Interrupted
 from harness.replay.torchrun import check_port, environment, torchrun_command
 from harness.tokens.manifest import Manifest
@@ -34,15 +35,16 @@ class Stage:
     console: Console
 
 
-def replay(name: str, options: Options, console: Console) -> None:
-    """Run the record that `name` means and report on it. Raises RunFailed if it does not run or does not hold.
+def replay(name: str, options: Options, console: Console) -> dict:
+    """Run the record that `name` means, report on it, and return the report as data.
 
-    Several runs are taken up where an earlier call left them; the user who asks for one run gets one.
+    Several runs are taken up where an earlier call left them; the user who asks for one run gets one. With `dry_run`
+    nothing is run, fetched or written. Raises RunFailed if it does not run or does not hold.
     """
-    if options.runs < 1:
-        raise UserError(f"--runs {options.runs}: at least 1")
-    record = choose(name, options.trust, console)
+    record = choose(name, options, console)
     machine = usable_machine()
+    if options.dry_run:
+        return _rehearse(record, options, machine, console)
     plan, manifest = settle(record, options, machine, console)
     key = plan.digest(manifest)
     earlier = [] if options.fresh or options.runs == 1 else runs.of_plan(options.runs_dir, record.slug, key)
@@ -54,15 +56,26 @@ def replay(name: str, options: Options, console: Console) -> None:
     for run in range(len(results), options.runs):
         of = f", run {run + 1} of {options.runs}" if options.runs > 1 else ""
         results.append(perform(stage, run, record.label + of))
-    report(plan, results, manifest, console, guard=options.guard)
+    verdict = report(plan, results, manifest, console, guard=options.guard)
+    facts = {"record": record.number, "slug": record.slug, "fidelity": plan.label.name, "proves": plan.label.proves}
+    return facts | {"runs": [result.as_data() for result in results], "verdict": verdict}
 
 
-def choose(name: str, trusted: bool, console: Console) -> Record:
+def _rehearse(record: Record, options: Options, machine: Machine, console: Console) -> dict:
+    plan = make_plan(record, options, machine)
+    announce([plan], console)
+    facts = rehearse(plan, options, machine)
+    for line in as_lines(facts):
+        console.print(line)
+    return facts
+
+
+def choose(name: str, options: Options, console: Console) -> Record:
     """The record that `name` means; how it was understood is said, and code from outside the archive is asked about."""
-    found = find(name)
+    found = find(name, nearest=options.nearest)
     if found.note:
         console.print(found.note)
-    ask_trust(found.record, trusted)
+    ask_trust(found.record, options.trust or options.dry_run)
     return found.record
 
 
@@ -89,19 +102,25 @@ def settle(record: Record, options: Options, machine: Machine, console: Console)
     """Plan the runs, say what they will be worth, and get their data. Raises UserError for what cannot be run."""
     check_port(options.nodes)
     plan = make_plan(record, options, machine)
-    announce(plan, machine, console)
+    announce([plan], console)
+    return plan, fetch(plan, options, console)
+
+
+def fetch(plan: Plan, options: Options, console: Console) -> Manifest | None:
+    """The manifest of the plan's tokens, which are then on disk."""
     manifest, note = tokens.prepare(plan, options.repeat)
     if note:
         console.print(note)
-    return plan, manifest
+    return manifest
 
 
-def announce(plan: Plan, machine: Machine, console: Console) -> None:
-    """One line on what this replay is worth, before anything starts, and one for each oddity."""
-    why = "" if machine.gpus or not plan.smoke else "no CUDA here: "
-    console.print(f"{why}{plan.label.sentence()}")
-    for note in plan.notes:
-        console.print(note)
+def announce(plans: list[Plan], console: Console) -> None:
+    """One line on what these replays are worth, before anything starts, and one for each oddity; none of them twice."""
+    lines = []
+    for plan in plans:
+        lines += [f"{'' if plan.gpu or not plan.smoke else 'no CUDA here: '}{plan.label.sentence()}", *plan.notes]
+    for line in dict.fromkeys(lines):
+        console.print(line)
 
 
 def perform(stage: Stage, run: int, title: str) -> Result:
@@ -122,6 +141,8 @@ def perform(stage: Stage, run: int, title: str) -> Result:
         "ended": runs.now().isoformat(timespec="seconds"),
         "witness": ended.witness.as_columns(),
     }
+    if ended.trouble:
+        facts["trouble"] = ended.trouble
     runs.write(folder, facts)
     if ended.outcome != "finished":
         kind = Interrupted if ended.outcome == "interrupted" else RunFailed

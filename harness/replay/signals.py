@@ -4,7 +4,7 @@ import contextlib
 import signal
 import threading
 
-from harness.errors import RunFailed
+from harness.errors import INTERRUPTED, RunFailed
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -12,7 +12,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Interrupted(RunFailed):
     """The user, or the machine, ended the run. Exit code as a shell gives it for Ctrl-C."""
 
-    exit_code = 130
+    exit_code = INTERRUPTED
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """A train script without a model: it speaks the dialect of the records, and misbehaves on demand.
 
 `--do` one of: finish, crash (rank 1 raises), killed (rank 1 is, by a signal), bad_input (one line of error), stall,
-fallback (a line of it), sleep (a stall with a child process), stop_early (exit 0 without the final validation).
+fallback (a line of it), sleep (a stall with a child process), stop_early (exit 0 without the final validation),
+diverge (the loss ends as nan).
 """
 
 import os
@@ -67,6 +68,8 @@ def main():
         elapsed = f"{step * step_ms:.0f}ms step_avg:{step_ms:.2f}ms"
         if step % settings.val_loss_every == 0 or step == steps:
             loss = settings.first_loss + (settings.last_loss - settings.first_loss) * step / steps
+            if settings.do == "diverge" and step == steps:
+                loss = float("nan")
             if settings.do == "stop_early" and step == steps:
                 return
             say(f"step:{step}/{steps} val_loss:{loss:.4f} train_time:{elapsed}")
