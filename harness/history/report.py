@@ -18,6 +18,7 @@ from harness.diff.report import summary
 from harness.errors import UserError
 from harness.files import write_whole
 from harness.history import frames
+from harness.history.chain import chain_table
 from harness.history.ledgers import projected
 from harness.history.replayed import read_replays
 from harness.history.standings import ledgers, standings
@@ -122,6 +123,8 @@ def renewed_pages(repository: Path = REPOSITORY) -> dict[Path, str]:
         text = leaderboard.to_markdown(shown, compact, "records" if compact else "")
         try:
             pages[path] = leaderboard.splice(path.read_text(), text)
+            if not compact and (repository / "records" / "shown.csv").is_file():
+                pages[path] = leaderboard.splice(pages[path], chain_table(repository / "records"), "chain")
         except leaderboard.NoMarkers as error:
             raise UserError(f"{path} {error}") from None
     return pages
