@@ -54,7 +54,9 @@ class Job:
         self.folder, self.deadline = folder, time.monotonic() + limit
         self.store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         serve()
-        tasks = [(function, arguments, environment(rank, ranks, self.store.port), folder, limit) for rank in range(ranks)]
+        tasks = [
+            (function, arguments, environment(rank, ranks, self.store.port), folder, limit) for rank in range(ranks)
+        ]
         self.processes = [CONTEXT.Process(target=become_rank, args=task, daemon=True) for task in tasks]
         for process in self.processes:
             process.start()
@@ -75,7 +77,9 @@ class Job:
             for rank, process in enumerate(self.processes)
         ]
         if running and end == self.deadline:
-            raise TimeoutError(f"{len(running)} of {len(results)} ranks did not end: {[r.stderr[-500:] for r in results]}")
+            raise TimeoutError(
+                f"{len(running)} of {len(results)} ranks did not end: {[r.stderr[-500:] for r in results]}"
+            )
         return results
 
     def stop(self):

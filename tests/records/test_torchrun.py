@@ -23,7 +23,9 @@ def test_torchrun_runs_it(number, folder_of, corpus, tmp_path):
     _, (script, arguments, _) = forks.script(record.script, settings | {"log_file": tmp_path / "log.txt"})
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     environment = os.environ | forks.ENVIRONMENT
-    ended = subprocess.run([*launcher, script, *arguments], env=environment, capture_output=True, text=True, timeout=240)
+    ended = subprocess.run(
+        [*launcher, script, *arguments], env=environment, capture_output=True, text=True, timeout=240
+    )
     assert ended.returncode == 0, ended.stderr[-3000:]
     run = read_log(tmp_path / "log.txt")
     assert run.complete and run.val_loss[0] - run.val_loss[-1] >= record.smoke_margin
