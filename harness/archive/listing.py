@@ -90,17 +90,13 @@ def _table(records: list[Record | Listing], width: int, every: bool) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     left_out = {"slug"} | ({"needs"} if width < WIDE else set()) | ({"here"} if not every else set())
     names = [name for name in (*COLUMNS, "here") if name not in left_out]
-    lines = [
-        dict(zip(COLUMNS, row(record))) | {"here": "script" if isinstance(record, Record) else "-"}
-        for record in records
-    ]
-    others = [
-        max(len(SHORT.get(name, name)), *(len(line[name]) for line in lines)) for name in names if name != "title"
-    ]
+    lines = [dict(zip(COLUMNS, row(one))) | {"here": "script" if isinstance(one, Record) else "-"} for one in records]
+    heads = {name: SHORT.get(name, name) for name in names}
+    others = [max(len(heads[name]), *(len(line[name]) for line in lines)) for name in names if name != "title"]
     room = max(10, width - sum(others) - 2 * len(others))
     for name in names:
         right = "right" if name in FIGURES else "left"
-        table.add_column(SHORT.get(name, name), justify=right, no_wrap=True)
+        table.add_column(heads[name], justify=right, no_wrap=True)
     for line, record in zip(lines, records):
         line["title"] = printable(line["title"], room)
         table.add_row(*(line[name] for name in names), style=None if isinstance(record, Record) else "dim")
