@@ -71,7 +71,7 @@ def test_documents_look_as_described():
 
 
 def test_the_figures_kept_for_seed_0_are_those_of_its_source():
-    assert synthetic.OF_SEED_0 == synthetic._facts(0, MEDIAN_LENGTH)
+    assert synthetic._facts(0, MEDIAN_LENGTH) == synthetic.OF_SEED_0
 
 
 def test_streams_are_reproducible_and_differ():
