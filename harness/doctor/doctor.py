@@ -20,6 +20,7 @@ from harness.replay.fidelity import FINEWEB, WORLD_SIZES
 from harness.replay.plan import Options, make_plan
 from harness.replay.signals import Interrupted
 from harness.replay.torchrun import environment, torchrun_command
+from harness.terminal import say
 from harness.tokens.manifest import TRAIN_SHARDS, read_manifest
 
 KERNELS = Path(__file__).with_name("kernels.py")
@@ -35,13 +36,13 @@ def examine(console: Console, benchmark: bool) -> dict:
     machine = this_machine()
     rows = [*describe(machine), *data_folder(places.data_dir(FINEWEB))]
     for name, value in rows:
-        console.print(f"{name:<10}{value}")
+        say(console, f"{name:<10}{value}", hang=10)
     if problem := machine.problem or torch_problem():
         raise UserError(f"torch cannot be used, so nothing can be replayed: {problem}")
     console.print()
     worth = {record.number: prognosis(record, machine) for record in discover()}
     for found, numbers in alike(worth).items():
-        console.print(f"{numbers:<10}{found}" if len(numbers) < 10 else f"{numbers}  {found}")
+        say(console, f"{numbers:<10}{found}" if len(numbers) < 10 else f"{numbers}  {found}", hang=10)
     if benchmark:
         _benchmark(console, machine)
     return {"machine": machine.facts(), "versions": machine.versions(), "found": rows, "records": worth}

@@ -19,6 +19,7 @@ from harness.replay.progress import progress
 from harness.replay.rehearsal import as_lines, rehearse
 from harness.replay.signals import Interrupted
 from harness.replay.torchrun import check_port, environment, torchrun_command
+from harness.terminal import say
 from harness.tokens.manifest import Manifest
 
 
@@ -66,7 +67,7 @@ def _rehearse(record: Record, options: Options, machine: Machine, console: Conso
     announce([plan], console)
     facts = rehearse(plan, options, machine)
     for line in as_lines(facts):
-        console.print(line)
+        say(console, line, hang=16)
     return facts
 
 
