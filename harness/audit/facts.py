@@ -104,7 +104,7 @@ def ledger_of(record: Record, runs: pd.DataFrame) -> Ledger:
     linked = folder[folder.linked == "yes"]
     if len(linked):
         first = linked.iloc[0]
-        arm = folder[(folder.source == first.source) & (folder.steps == first.steps) & (folder.gpus == first.gpus)]
+        arm = folder[(folder.code == first.code) & (folder.steps == first.steps) & (folder.gpus == first.gpus)]
         times = arm.final_train_time_ms.dropna() / 1000
         if len(times):
             entries.append(measured("logged", times, f"{first.gpus}x {first.gpu}", int(first.gpus)))

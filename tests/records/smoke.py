@@ -15,7 +15,7 @@ from timing.log import Run, read_log
 
 @dataclass(frozen=True)
 class Replay:
-    """A run that ended well: rank 0's log, its text after the environment, its stdout, and what `timing` reads in it."""
+    """A run that ended well: rank 0's log, its text after the environment, its stdout, what `timing` reads in it."""
 
     ranks: int
     log: str
