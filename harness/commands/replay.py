@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 import cloup
 
+ON_ANOMALY = ("stop", "fallback", "continue")
 POSITIVE = click.FloatRange(0, min_open=True)
 RUN_OPTIONS = (
     click.option("--gpus", type=int, help="Ranks on this machine. Default: all of its GPUs, or 2 CPU ranks."),
@@ -33,7 +34,11 @@ def run_options(command):
 @click.option("--runs", default=1, show_default=True, help="Several runs; those already finished are kept.")
 @run_options
 @click.option("--telemetry", default=0, metavar="STEPS", help="Log norms and optimizer figures every so many steps.")
-@click.option("--guard", is_flag=True, help="Watch FP8: telemetry on, and fallbacks to bf16 reported.")
+@click.option("--watch", is_flag=True, help="Hold the losses, and the norms of --telemetry, against what is healthy.")
+@click.option(
+    "--guard", is_flag=True, help="--watch with telemetry on, ten times a run at least; FP8 fallbacks reported."
+)
+@click.option("--on-anomaly", type=click.Choice(ON_ANOMALY), help="What --watch does on a breach. Default: stop.")
 @click.option("--nnodes", default=1, help="Machines that take part.")
 @click.option("--node-rank", default=0, help="Which of them this is.")
 @click.option("--rdzv-endpoint", default="", metavar="HOST:PORT", help="Where node 0 listens.")
@@ -42,7 +47,7 @@ def replay(record, **options):
     from rich.console import Console
 
     from harness.replay.plan import Options
-    from harness.replay.replay import replay
+    from harness.replay.series import replay
 
     replay(record, Options(**options), Console(soft_wrap=True, highlight=False, markup=False))
 

@@ -138,7 +138,7 @@ def measure(script: Path, ranks: int, cuda: bool, console: Console) -> list[dict
         lines = (folder / STDOUT).read_text().splitlines()
     rows = [json.loads(line) for line in lines if line.startswith("{")]
     if ended.outcome == "interrupted":
-        raise Interrupted("interrupted")
+        raise Interrupted("interrupted", ended.sign)
     if not rows:
         raise RunFailed(f"{script.name} {ended.outcome}: {ended.trouble}")
     console.print()

@@ -12,7 +12,8 @@ from pathlib import Path
 from harness.archive.run_folder import RANKS, STDERR, STDOUT
 from harness.errors import UserError
 from harness.replay import crash, processes
-from harness.replay.signals import deaf, interruptible
+from harness.replay.anomaly import Breach, Watcher
+from harness.replay.signals import deaf, interruptible, name_of
 from timing.witness import Metric, Witness
 
 DRAIN_S = 2.0  # how long a finished launcher's last output may take to arrive
@@ -31,12 +32,18 @@ class Job:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a job ended. `outcome`: finished, crashed, stalled, interrupted or unfinished; `trouble` says why."""
+    """How a job ended. `outcome`: finished, crashed, stalled, stopped, interrupted or unfinished; `trouble` says why.
+
+    "stopped" is a run that the watcher, or the script itself, ended over the `breach`; `sign` names the signal behind
+    an interruption.
+    """
 
     outcome: str
     exit: int | None
     witness: Witness
     trouble: str = ""
+    breach: Breach | None = None
+    sign: str = ""
 
 
 @dataclass
@@ -46,6 +53,8 @@ class _Watch:
     job: Job
     process: subprocess.Popen
     began: float
+    watcher: Watcher | None = None
+    breach: Breach | None = None
     witness: Witness = field(default_factory=Witness)
     lines: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
 
@@ -55,8 +64,8 @@ class _Watch:
             self.lines.put((time.monotonic() - self.began, name, line))
         self.lines.put((0.0, name, None))
 
-    def listen(self, on_metric: Callable[[Metric, float], None]) -> bool:
-        """Keep the output and the metrics until the job ends. False if it stalled."""
+    def listen(self, on_metric: Callable[[Metric, float], None]) -> str | None:
+        """Keep the output and the metrics until the job ends. Why it has to be ended, or None if it ended itself."""
         heard, ended, open_streams = time.monotonic(), None, 2
         with (self.job.folder / STDOUT).open("wb") as stdout, (self.job.folder / STDERR).open("wb") as stderr:
             files = {STDOUT: stdout, STDERR: stderr}
@@ -64,7 +73,7 @@ class _Watch:
                 if ended is None and self.process.poll() is not None:
                     ended = time.monotonic()
                 if ended is None and self.job.speaks and time.monotonic() - heard > self.job.stall_timeout_s:
-                    return False
+                    return "stalled"
                 try:
                     clock, name, line = self.lines.get(timeout=0.2)
                 except queue.Empty:
@@ -74,34 +83,47 @@ class _Watch:
                     continue
                 files[name].write(line)
                 files[name].flush()
-                if name == STDOUT and (metric := self.witness.hear(line.decode(errors="replace").rstrip(), clock)):
+                if name == STDERR:
+                    continue
+                text = line.decode(errors="replace").rstrip()
+                if metric := self.witness.hear(text, clock):
                     heard = time.monotonic()
                     on_metric(metric, clock)
-        return True
+                if self.watcher and (breach := self.watcher.hear(text, metric)) and self.watcher.stops:
+                    self.breach = breach
+                    return "stopped"
+        return None
 
 
-def run(job: Job, on_metric: Callable[[Metric, float], None] = lambda metric, clock: None) -> Ended:
-    """Run `job` to its end and leave nothing of it running. `on_metric` gets each metric and its clock in seconds.
+def run(
+    job: Job,
+    on_metric: Callable[[Metric, float], None] = lambda metric, clock: None,
+    watcher: Watcher | None = None,
+) -> Ended:
+    """Run `job` to its end and leave nothing of it running. `on_metric` gets each metric and its clock in seconds; the
+    watcher hears every line of stdout and may have the job stopped.
 
     Ctrl-C, SIGTERM and a closed terminal end the job and give the outcome "interrupted"; if this process is killed, the
     job ends too. Raises UserError when the command cannot be started or its output cannot be kept.
     """
+    why = ""
     with interruptible():
         try:
             running = processes.start(job.command, job.env, job.folder)
         except OSError as error:
             raise UserError(f"cannot start {job.command[0]}: {error.strerror}") from None
         process = running.first
-        watch = _Watch(job, process, time.monotonic())
+        watch = _Watch(job, process, time.monotonic(), watcher)
         for stream, name in ((process.stdout, STDOUT), (process.stderr, STDERR)):
             threading.Thread(target=watch.read, args=(stream, name), daemon=True).start()
         try:
-            heard = watch.listen(on_metric)
-            if heard:
+            outcome = watch.listen(on_metric)
+            if outcome == "stalled":
+                running.ask_where()
+            elif outcome is None:
                 process.wait(timeout=processes.GRACE_S)
-            outcome = None if heard else "stalled"
-        except KeyboardInterrupt:
-            outcome = "interrupted"
+        except KeyboardInterrupt as interruption:
+            outcome, why = "interrupted", name_of(interruption)
         except subprocess.TimeoutExpired:
             outcome = None
         except OSError as error:
@@ -109,11 +131,11 @@ def run(job: Job, on_metric: Callable[[Metric, float], None] = lambda metric, cl
         finally:
             with deaf():
                 running.stop()
-    return _ended(watch, outcome)
+    return _ended(watch, outcome, why)
 
 
-def _ended(watch: _Watch, outcome: str | None) -> Ended:
-    """The end of a job in words, and its ranks' stderr files joined to the launcher's."""
+def _ended(watch: _Watch, outcome: str | None, sign: str) -> Ended:
+    """The end of a job in words, and its ranks' stderr files joined to the launcher's. `sign`: what interrupted it."""
     exit_code, witness, folder = watch.process.returncode, watch.witness, watch.job.folder
     launcher = (folder / STDERR).read_text(errors="replace")
     outputs = crash.rank_outputs(folder / RANKS)
@@ -123,11 +145,19 @@ def _ended(watch: _Watch, outcome: str | None) -> Ended:
     shutil.rmtree(folder / RANKS, ignore_errors=True)
     last = f"after step {witness.metrics[-1].step}" if witness.metrics else "before its first metric line"
     if outcome == "stalled":
-        return Ended(outcome, exit_code, witness, f"no metric line for {watch.job.stall_timeout_s:g} s, {last}")
+        stood = crash.where_they_stood(ranks, launcher)
+        trouble = f"no metric line for {watch.job.stall_timeout_s:g} s, {last}"
+        return Ended(outcome, exit_code, witness, "\n".join([trouble, *stood]))
     if outcome == "interrupted":
-        return Ended(outcome, exit_code, witness, f"{last}; every rank was stopped")
+        return Ended(outcome, exit_code, witness, f"by {sign}, {last}; every rank was stopped", sign=sign)
+    if outcome == "stopped":
+        return Ended(outcome, exit_code, witness, f"at step {watch.breach.step}: {watch.breach.reason}", watch.breach)
     if exit_code != 0:
-        return Ended("crashed", exit_code, witness, crash.describe(launcher, ranks))
+        trouble = crash.describe(launcher, ranks)
+        if found := crash.STOPPED_ITSELF.match(trouble):
+            breach = (watch.watcher or Watcher()).stopped_itself(int(found[1]), found[2])
+            return Ended("stopped", exit_code, witness, f"at step {breach.step}: {breach.reason}", breach)
+        return Ended("crashed", exit_code, witness, trouble)
     if watch.job.speaks and not witness.complete:
         return Ended("unfinished", exit_code, witness, f"the script exited with 0 {last}, without its final validation")
     return Ended("finished", exit_code, witness)

@@ -6,6 +6,7 @@ run as a program, waits at a pipe whose other end only the harness holds: if the
 """
 
 import os
+import resource
 import secrets
 import signal
 import subprocess
@@ -26,6 +27,19 @@ class Processes:
     first: subprocess.Popen
     keeper: subprocess.Popen
     mark: str
+
+    def ask_where(self, patience_s: float = 2.0) -> None:
+        """Have every rank write to its stderr where it stands, and end: PYTHONFAULTHANDLER's answer to SIGABRT."""
+        ranks = children(self.first.pid) or [self.first.pid]
+        for rank in ranks:
+            try:
+                resource.prlimit(rank, resource.RLIMIT_CORE, (0, 0))  # else the kernel may write gigabytes beside it
+                os.kill(rank, signal.SIGABRT)
+            except OSError:  # ended meanwhile
+                continue
+        deadline = time.monotonic() + patience_s
+        while set(ranks) & set(marked(self.mark)) and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def stop(self, grace_s: float = GRACE_S) -> None:
         """End whatever is left of the job, and the keeper's watch."""
@@ -63,6 +77,14 @@ def marked(mark: str) -> list[int]:
         except OSError:  # ended meanwhile, or another user's
             continue
     return found
+
+
+def children(parent: int) -> list[int]:
+    """Ids of the processes that `parent` has started itself: torchrun's are the ranks (Linux; elsewhere none)."""
+    try:
+        return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 def sweep(mark: str, grace_s: float = GRACE_S) -> None:
