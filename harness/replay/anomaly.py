@@ -2,7 +2,7 @@
 
 A loss, a norm or any other figure that is no finite number is one always. Where the run is the record's own, its
 validation losses are held against the published curve. Elsewhere a loss may rise above its lowest by no more than its
-own noise allows, and the gradient's norm may not leave the band that it has kept to.
+own noise allows, the gradient's norm may not leave the band that it has kept to, and no update may replace the weights.
 """
 
 import math
@@ -22,12 +22,13 @@ DEVIATIONS = 6.0
 LEAST_NOISE = {"val": 0.03, "train": 0.1}  # nats: a quiet beginning says little about the noise to come
 NEEDED = {"val": 1, "train": 10}  # losses to be seen before a rise can be told from noise
 WINDOW, NEEDED_NORMS = 50, 5
+WHOLE = 0.85  # of the weights' norm: an update of this size leaves little of what was there before
 LEAST_SPREAD = 0.3  # of the logarithm of a norm: six of these are a factor of 6
 
 
 @dataclass(frozen=True)
 class Breach:
-    """One rule broken: its `kind` (not finite, behind, rising, gradient), the step, why, and the last telemetry."""
+    """One rule broken: its `kind` (not finite, behind, rising, gradient, update), the step, why, and the last telemetry."""
 
     kind: str
     step: int
@@ -123,8 +124,12 @@ class Watcher:
         for name, figures in telemetry.figures.items():
             if not all(map(math.isfinite, figures)):
                 return "not finite", f"{printable(name, 40)} is not finite"
-        norms = telemetry.figures.get("grad_norm", ())
-        return "gradient", self._band.hear(norms[0]) if norms else ""
+        gradient, update, weights = (
+            (telemetry.figures.get(f"{name}_norm") or (0.0,))[0] for name in ("grad", "update", "weight")
+        )
+        if update > WHOLE * weights > 0:
+            return "update", f"the update's norm {update:.3g} is {update / weights:.0%} of the weights' after it"
+        return "gradient", self._band.hear(gradient)
 
 
 def behind(reference: Curve, metric: Metric) -> str:

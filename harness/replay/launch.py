@@ -1,5 +1,6 @@
 """One job: start it, watch it, be the outside witness of its metric lines, stop all of it."""
 
+import dataclasses
 import queue
 import shutil
 import subprocess
@@ -35,7 +36,7 @@ class Ended:
     """How a job ended. `outcome`: finished, crashed, stalled, stopped, interrupted or unfinished; `trouble` says why.
 
     "stopped" is a run that the watcher, or the script itself, ended over the `breach`; `sign` names the signal behind
-    an interruption.
+    an interruption, and `company` says that another replay ran on this machine meanwhile.
     """
 
     outcome: str
@@ -44,6 +45,7 @@ class Ended:
     trouble: str = ""
     breach: Breach | None = None
     sign: str = ""
+    company: bool = False
 
 
 @dataclass
@@ -53,8 +55,10 @@ class _Watch:
     job: Job
     process: subprocess.Popen
     began: float
+    mark: str
     watcher: Watcher | None = None
     breach: Breach | None = None
+    company: bool = False
     witness: Witness = field(default_factory=Witness)
     lines: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
 
@@ -63,6 +67,10 @@ class _Watch:
         for line in stream:
             self.lines.put((time.monotonic() - self.began, name, line))
         self.lines.put((0.0, name, None))
+
+    def look_around(self) -> None:
+        """Note whether another replay is running."""
+        self.company = self.company or bool(processes.other_jobs(self.mark))
 
     def listen(self, on_metric: Callable[[Metric, float], None]) -> str | None:
         """Keep the output and the metrics until the job ends. Why it has to be ended, or None if it ended itself."""
@@ -89,6 +97,8 @@ class _Watch:
                 if metric := self.witness.hear(text, clock):
                     heard = time.monotonic()
                     on_metric(metric, clock)
+                    if metric.kind == "val":  # now and then, and off the clock
+                        self.look_around()
                 if self.watcher and (breach := self.watcher.hear(text, metric)) and self.watcher.stops:
                     self.breach = breach
                     return "stopped"
@@ -113,7 +123,7 @@ def run(
         except OSError as error:
             raise UserError(f"cannot start {job.command[0]}: {error.strerror}") from None
         process = running.first
-        watch = _Watch(job, process, time.monotonic(), watcher)
+        watch = _Watch(job, process, time.monotonic(), running.mark, watcher)
         for stream, name in ((process.stdout, STDOUT), (process.stderr, STDERR)):
             threading.Thread(target=watch.read, args=(stream, name), daemon=True).start()
         try:
@@ -131,7 +141,7 @@ def run(
         finally:
             with deaf():
                 running.stop()
-    return _ended(watch, outcome, why)
+    return dataclasses.replace(_ended(watch, outcome, why), company=watch.company)
 
 
 def _ended(watch: _Watch, outcome: str | None, sign: str) -> Ended:

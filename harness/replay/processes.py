@@ -79,6 +79,18 @@ def marked(mark: str) -> list[int]:
     return found
 
 
+def other_jobs(mark: str) -> set[str]:
+    """Marks of the jobs that other replays on this machine have running (Linux; of other users' only root sees any)."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        found |= {one.partition(b"=")[2].decode() for one in variables if one.startswith(f"{MARK}=".encode())}
+    return found - {mark}
+
+
 def children(parent: int) -> list[int]:
     """Ids of the processes that `parent` has started itself: torchrun's are the ranks (Linux; elsewhere none)."""
     try:

@@ -15,6 +15,8 @@ from harness.errors import RunFailed, UserError
 from harness.machine import Machine, this_machine
 from harness.replay import crash, launch, runs, tokens
 from harness.replay.anomaly import Breach, Watcher
+from harness.replay.cache import compile_cache, suspect
+from harness.replay.fidelity import in_company
 from harness.replay.memory import lower
 from harness.replay.outcome import Result
 from harness.replay.plan import Options, Plan, make_plan
@@ -103,7 +105,8 @@ def perform(stage: Stage, run: int, title: str, watcher: Watcher | None = None, 
     line = torchrun_command(plan.record.script.absolute(), arguments, plan.ranks, folder, plan.nodes)
     if plan.settings is None:
         _offer_data(folder, plan.data_dir)
-    job = launch.Job(line, folder, environment(plan.ranks, plan.gpu), plan.stall_timeout_s, plan.nodes.rank == 0)
+    env = environment(plan.ranks, plan.gpu) | compile_cache(stage.machine)
+    job = launch.Job(line, folder, env, plan.stall_timeout_s, plan.nodes.rank == 0)
     clock = runs.Clock()
     with progress(stage.console, title) as live:
         ended = launch.run(job, live, watcher)
@@ -113,21 +116,25 @@ def perform(stage: Stage, run: int, title: str, watcher: Watcher | None = None, 
     facts |= {"breaches": [dataclasses.asdict(breach) for breach in breaches], **clock.facts()}
     runs.write(folder, facts | {"witness": ended.witness.as_columns()})
     if ended.outcome != "finished":
-        raise _failure(plan, ended, title, folder)
+        raise _failure(plan, ended, title, job)
+    if ended.company:
+        stage.console.print(f"{title}: another replay ran on this machine meanwhile; its time proves nothing")
     for breach in breaches:
         stage.console.print(f"{title} went on past step {breach.step}: {breach.reason}")
     return Result.of(folder, facts)
 
 
-def _failure(plan: Plan, ended: launch.Ended, title: str, folder: Path) -> RunFailed:
+def _failure(plan: Plan, ended: launch.Ended, title: str, job: launch.Job) -> RunFailed:
     """What to raise for a job that did not finish: what happened, what to do about it, where to read on."""
     said = f"{title} {ended.outcome}: {ended.trouble}"
     if ended.outcome == "crashed" and crash.OUT_OF_MEMORY.search(ended.trouble):
         said += f"\nout of memory: {lower(plan.settings, plan.overrides)}; or another program holds some of it"
-    said += f"\nwhat it wrote is in {runs.shown(folder)}"
+    if ended.outcome == "crashed" and (cache := suspect(ended.trouble, job.env)):
+        said += f"\nthe compile cache may be stale or damaged: delete {cache} and run again"
+    said += f"\nwhat it wrote is in {runs.shown(job.folder)}"
     if ended.outcome == "interrupted":
         return Interrupted(said, ended.sign)
-    return Stopped(said, ended.breach, folder) if ended.breach else RunFailed(said)
+    return Stopped(said, ended.breach, job.folder) if ended.breach else RunFailed(said)
 
 
 def _facts(stage: Stage, run: int, folder: Path, line: list[str], ended: launch.Ended) -> dict:
@@ -142,7 +149,8 @@ def _facts(stage: Stage, run: int, folder: Path, line: list[str], ended: launch.
         "plan": stage.key,
         "batch": stage.batch,
         "number": run,
-        "fidelity": plan.label.name,
+        "fidelity": (in_company(plan.label) if ended.company else plan.label).name,
+        "company": ended.company,
         "command": ["python" if part == sys.executable else _shorten(part) for part in line],
         "overrides": plan.overrides,
         "seed": plan.seed_of(run),

@@ -4,7 +4,8 @@
 fallback (a line of it), sleep (a stall with a child process), stop_early (exit 0 without the final validation),
 memory (more than there is), descend (gradient descent in one dimension, which a learning rate of 1 or more blows up),
 needs_bf16 (that, blown up by fp8 instead), nan (a loss that is none, and on it goes), refuse_nan (the records' answer
-to one), norm (the gradient's norm leaps in the telemetry, the loss does not).
+to one), norm (the gradient's norm leaps in the telemetry, the loss does not), cache (a kernel from the compile cache, which loads
+for the driver alone that it was compiled for), clock (its own clock is set forward by an hour).
 """
 
 import os
@@ -35,6 +36,7 @@ class Settings:
     learning_rate: float = 0.3
     final_learning_rate: float = 0.1
     row_tokens: int = 1024
+    driver: str = "570"
 
 
 @dataclass
@@ -65,6 +67,14 @@ def settings_from(arguments):
     )
 
 
+def load_kernel(path, driver):
+    """Take the kernel at `path` as a driver does, or compile it."""
+    if not path.exists():
+        path.write_text(driver)
+    if path.read_text() != driver:
+        raise RuntimeError(f"{path}: device kernel image is invalid")
+
+
 def main():
     """Print a falling loss, or fail in the way that was asked for."""
     settings = settings_from(sys.argv[1:])
@@ -88,7 +98,8 @@ def main():
     rate = settings.learning_rate
     descent = Descent(100 * rate if settings.do == "needs_bf16" and settings.fp8 else rate)
     for step in range(steps + 1):
-        elapsed = f"{step * step_ms:.0f}ms step_avg:{step_ms:.2f}ms"
+        leap = 3_600_000 if settings.do == "clock" and step > 5 else 0
+        elapsed = f"{step * step_ms + leap:.0f}ms step_avg:{step_ms:.2f}ms"
         if step % settings.val_loss_every == 0 or step == steps:
             loss = settings.first_loss + (settings.last_loss - settings.first_loss) * step / steps
             if settings.do in ("descend", "needs_bf16"):
@@ -106,13 +117,15 @@ def main():
         if settings.do == "refuse_nan" and step == 3:
             print("error: stopped at step 3: training loss nan, the weights are finite", file=sys.stderr, flush=True)
             os._exit(1)
-        if settings.do == "memory" and step == 1 and rank == 1:
+        if settings.do == "cache" and step == 1:
+            load_kernel(Path(os.environ["TORCHINDUCTOR_CACHE_DIR"], "kernel"), settings.driver)
+        if settings.do == "memory" and step == 1:
             bytearray(1 << 60)
         if settings.do == "fallback" and step == 1:
             say("fallback step:1 fp8 -> bf16: a scale overflowed")
         if settings.do == "killed" and step == 1 and rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        if settings.do in ("stall", "sleep", "crash", "killed", "memory") and step == 1:
+        if settings.do in ("stall", "sleep", "crash", "killed") and step == 1:
             time.sleep(300)
         if step < steps:
             time.sleep(settings.step_seconds)

@@ -77,6 +77,14 @@ def test_a_gradient_beyond_its_band():
     assert heard([*lines, "telemetry step:20 grad_norm:2.0 activation_rms:[1.0,nan]"]) == [("not finite", 20)]
 
 
+def test_an_update_that_replaces_the_weights():
+    """Record 40 at toy size with its rates times 100, steps 2 and 3, as measured: its loss went on falling."""
+    start = "telemetry step:2 grad_norm:8.6022e+02 weight_norm:3.8716e+03 update_norm:2.0539e+02"
+    blown = "telemetry step:3 grad_norm:5.7257e+02 weight_norm:1.0041e+04 update_norm:9.1569e+03"
+    assert heard([start]) == [] and heard([start, blown]) == [("update", 3)]
+    assert heard(["telemetry step:2 grad_norm:[] update_norm:[]"]) == []
+
+
 def test_the_last_telemetry_is_kept_and_each_kind_is_told_once():
     watcher = Watcher()
     telemetry = "telemetry step:3 grad_norm:2.0 \x1b[31m"
