@@ -68,6 +68,26 @@ def compare(first, second, pairs, **options):
 
 
 @click.command()
+@click.argument("records", nargs=-1, required=True, metavar="05..12 | RECORD...")
+@click.option("--rounds", default=3, show_default=True, help="Runs of each record, upwards and downwards in turn.")
+@click.option("--price", default=3.0, show_default=True, metavar="DOLLARS", help="Of a GPU-hour, for the estimate.")
+@click.option("--budget", type=POSITIVE, metavar="DOLLARS", help="Start nothing that is estimated to cost more.")
+@click.option("--dry-run", "dry", is_flag=True, help="Only the estimate.")
+@run_options
+def ladder(records, rounds, price, budget, dry, **options):
+    """Replay neighbouring records at equal tokens, in turn, and chart what each technique brings here."""
+    from rich.console import Console
+
+    from harness.history import inside
+    from harness.replay.ladder import Climb, climb
+    from harness.replay.plan import Options
+
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    if written := climb(records, Climb(rounds, price, budget, dry), Options(**options), console):
+        click.echo(f"{written}\n{inside.draw('ladder', (str(written.parent),), None)}")
+
+
+@click.command()
 @click.option("--shards", default=8, show_default=True, help="Train shards of FineWeb, 100M tokens (200 MB) each.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Default: data/fineweb10B, or data/synthetic.")
 @click.option("--check", "only_check", is_flag=True, help="Read what is on disk and hold it against its manifest.")
@@ -92,4 +112,4 @@ def doctor(benchmark):
     examine(Console(soft_wrap=True, highlight=False, markup=False), benchmark)
 
 
-SECTION = cloup.Section("Replay", [replay, compare, data, doctor])
+SECTION = cloup.Section("Replay", [replay, compare, ladder, data, doctor])

@@ -2,7 +2,8 @@
 
 A loss, a norm or any other figure that is no finite number is one always. Where the run is the record's own, its
 validation losses are held against the published curve. Elsewhere a loss may rise above its lowest by no more than its
-own noise allows, the gradient's norm may not leave the band that it has kept to, and no update may replace the weights.
+own noise allows, the gradient's norm may not leave the band that it has kept to, and no update may be as large as the
+weights.
 """
 
 import math
@@ -28,7 +29,7 @@ LEAST_SPREAD = 0.3  # of the logarithm of a norm: six of these are a factor of 6
 
 @dataclass(frozen=True)
 class Breach:
-    """One rule broken: its `kind` (not finite, behind, rising, gradient, update), the step, why, and the last telemetry."""
+    """One rule broken: its `kind` (not finite, behind, rising, gradient, update), step, why, last telemetry."""
 
     kind: str
     step: int

@@ -1,7 +1,7 @@
 """Where compiled kernels are kept from one run to the next: a folder for every set of versions, so that none is stale.
 
-PyTorch's and Triton's own caches are shared by all that runs under one user's name, and an entry is found again by a key
-that does not hold everything: a new driver, or an image with another C compiler, meets kernels made for the old one.
+PyTorch's and Triton's own caches are shared by all that runs under one user's name, and an entry is found again by a
+key that does not hold everything: a new driver, or another C compiler, meets kernels made for the old one.
 """
 
 import hashlib

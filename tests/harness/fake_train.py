@@ -4,8 +4,8 @@
 fallback (a line of it), sleep (a stall with a child process), stop_early (exit 0 without the final validation),
 memory (more than there is), descend (gradient descent in one dimension, which a learning rate of 1 or more blows up),
 needs_bf16 (that, blown up by fp8 instead), nan (a loss that is none, and on it goes), refuse_nan (the records' answer
-to one), norm (the gradient's norm leaps in the telemetry, the loss does not), cache (a kernel from the compile cache, which loads
-for the driver alone that it was compiled for), clock (its own clock is set forward by an hour).
+to one), norm (the gradient's norm leaps in the telemetry, the loss does not), cache (a kernel from the compile
+cache, which loads for the driver alone that it was compiled for), clock (its own clock is set forward by an hour).
 """
 
 import os

@@ -109,7 +109,7 @@ def test_a_small_gpu_is_told_what_to_lower(record):
         FAKE.replace("    do: str", "    val_row_tokens: int = 8\n    row_tokens: int = 32768\n    do: str")
     )
     with pytest.raises(
-        UserError, match=r"lower row_tokens with --set row_tokens=\.\.\., which leaves the record's fid"
+        UserError, match=r"lower row_tokens with --set row_tokens=16384 \(now 32768\), which leaves the record's fid"
     ):
         plan(record, SMALL)
     assert plan(record, SMALL, assignments=("row_tokens=1024",)).label.name == "shortened"
