@@ -102,14 +102,16 @@ def data(**options):
 
 
 @click.command()
-@click.option("--collectives", "benchmark", is_flag=True, help="Measure kernels and the links between ranks too.")
-def doctor(benchmark):
+@click.option("--collectives", "measured", is_flag=True, help="Measure kernels and the links between ranks too.")
+@click.option("--json", "as_json", is_flag=True, help="All facts, as JSON.")
+@click.option("--report", "into", type=click.Path(path_type=Path), metavar="DIR", help="Measure, write JSON and page.")
+def doctor(**options):
     """What this machine can replay, and why not more."""
     from rich.console import Console
 
     from harness.doctor.doctor import examine
 
-    examine(Console(soft_wrap=True, highlight=False, markup=False), benchmark)
+    examine(Console(soft_wrap=True, highlight=False, markup=False), **options)
 
 
 SECTION = cloup.Section("Replay", [replay, compare, ladder, data, doctor])
