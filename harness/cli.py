@@ -10,6 +10,7 @@ import cloup
 
 from harness.commands import contribute, draw, history, judge, replay
 from harness.errors import UserError, in_one_line
+from harness.version import version
 
 
 class FrontDoor(cloup.Group):
@@ -26,8 +27,16 @@ class FrontDoor(cloup.Group):
             sys.exit(getattr(error, "exit_code", UserError.exit_code))
 
 
+def _say_version(ctx, option, wanted):
+    if wanted:
+        click.echo(version())
+        ctx.exit()
+
+
 @cloup.group(cls=FrontDoor)
-@click.version_option(package_name="speedrun-archive", message="%(version)s")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_say_version, help="Version, commit."
+)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug):
     """The NanoGPT speedrun, re-runnable: records, replays, verdicts and charts."""

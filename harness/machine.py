@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +17,10 @@ import json, torch
 from torch.cuda import device_count, get_device_properties, is_available
 cards = [get_device_properties(i) for i in range(device_count())] if is_available() else []
 gpus = [{"name": c.name, "memory_gib": c.total_memory / 2**30, "capability": [c.major, c.minor]} for c in cards]
-print(json.dumps({"gpus": gpus, "torch": torch.__version__, "cuda": torch.version.cuda}))
+nccl = ".".join(map(str, torch.cuda.nccl.version())) if gpus else None
+cudnn = torch.backends.cudnn.version() if gpus else None
+about = {"gpus": gpus, "torch": torch.__version__, "cuda": torch.version.cuda}
+print(json.dumps(about | {"libraries": {"nccl": nccl, "cudnn": cudnn}}))
 """
 
 
@@ -37,7 +40,10 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """One machine. `torch` and `cuda` are version strings, None where absent; `problem` says why torch is unusable."""
+    """One machine. `torch` and `cuda` are version strings, None where absent; `problem` says why torch is unusable.
+
+    `libraries` holds the versions of those that torch brings along for GPUs, None where there is none.
+    """
 
     gpus: tuple[Gpu, ...]
     torch: str | None
@@ -48,6 +54,7 @@ class Machine:
     memory_gib: float
     os: str
     problem: str = ""
+    libraries: dict = field(default_factory=dict)
 
     def facts(self, gpus: int | None = None) -> dict:
         """The `machine` table of `run.json` for a run on the first `gpus` of them."""
@@ -87,6 +94,7 @@ def this_machine() -> Machine:
         memory_gib=_memory_gib(),
         os=platform.platform(),
         problem=problem,
+        libraries=answer.get("libraries", {}),
     )
 
 

@@ -11,7 +11,10 @@ from harness.errors import UserError
 
 __all__ = ["Listed", "Record", "Resolution", "ancestor", "discover", "find", "load", "number_key", "resolve"]
 
-ROOT = Path(__file__).resolve().parents[2] / "records"
+HOUSE = Path(__file__).resolve().parents[2]
+CLONE = (HOUSE / "records").is_dir()
+"""Whether this is a clone of the repository; installed, the records lie beside the packages, as one of them."""
+ROOT = HOUSE / ("records" if CLONE else "speedrun_records")
 
 
 @dataclass(frozen=True)

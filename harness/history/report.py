@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.archive.find import ROOT, Record, ancestor, discover
+from harness.archive.find import CLONE, ROOT, Record, ancestor, discover
 from harness.archive.outline import docstring
 from harness.archive.published import published_curves
 from harness.diff import hunks
@@ -24,7 +24,7 @@ from reports.cards import Script
 from reports.diffs import Row
 
 REPOSITORY = ROOT.parent
-OUT = REPOSITORY / "reports" / "out"
+OUT = (REPOSITORY if CLONE else Path()) / "reports" / "out"
 FIGURES = REPOSITORY / "reports" / "figures"
 COMMITTED = ("progress", "attribution")
 CONTEXT = 2  # unchanged lines around a change, on the page

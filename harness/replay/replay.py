@@ -24,6 +24,7 @@ from harness.replay.progress import progress
 from harness.replay.signals import Interrupted
 from harness.replay.torchrun import check_port, environment, torchrun_command
 from harness.tokens.manifest import Manifest
+from harness.version import commit, packages, release
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,8 @@ def _facts(stage: Stage, run: int, folder: Path, line: list[str], ended: launch.
         "gpus": plan.ranks,
         "nnodes": plan.nodes.count,
         "machine": stage.machine.facts(plan.ranks),
-        "versions": stage.machine.versions(),
+        "versions": {"harness": release(), "commit": commit(), **stage.machine.versions(), **stage.machine.libraries},
+        "packages": packages(),
         "manifest": manifest
         and {
             "name": manifest.name,
