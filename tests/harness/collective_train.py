@@ -1,6 +1,6 @@
-"""A train script of collectives alone: each step is an all_reduce, and rank 1 fails in the middle of step 3.
+"""A train script of collectives alone: each step is an all_reduce; rank 1 fails in the middle of the fourth.
 
-`--do` one of: killed (by a signal, while rank 0 waits for it), hang (it never joins in).
+Its argument is one of: killed (by a signal, while rank 0 waits for it), hang (it never joins in), finish (no failure).
 """
 
 import os
@@ -13,13 +13,15 @@ import torch.distributed as dist
 
 
 def step(number, rank, do):
-    """One step; rank 1 does not come to the third."""
-    if number == 3 and rank == 1:
+    """One step; rank 1 does not come to number 3."""
+    if number == 3 and rank == 1 and do != "finish":
         time.sleep(0.5)  # rank 0 is inside by now
         if do == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         oversleep()
-    dist.all_reduce(torch.ones(4))
+    total = torch.ones(4)
+    dist.all_reduce(total)
+    assert total[0] == dist.get_world_size()
 
 
 def oversleep():
@@ -32,3 +34,6 @@ for number in range(5):
     step(number, dist.get_rank(), sys.argv[1])
     if dist.get_rank() == 0:
         print(f"step:{number + 1}/5 train_time:{number}ms step_avg:1.00ms", flush=True)
+if dist.get_rank() == 0:
+    print(f"step:5/5 val_loss:{dist.get_world_size()}.0000 train_time:5ms step_avg:1.00ms", flush=True)
+dist.destroy_process_group()

@@ -5,9 +5,11 @@ import datetime
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from harness.cli import main
 from harness.machine import Gpu
 from harness.replay import cache, launch, runs
 from harness.replay.fidelity import LABELS, in_company
-from harness.replay.torchrun import environment, torchrun_command
+from harness.replay.torchrun import Nodes, environment, torchrun_command
 
 TESTS = Path(__file__).parents[1]
 COLLECTIVE, FAKE = TESTS / "collective_train.py", TESTS / "fake_train.py"
@@ -70,6 +72,24 @@ def test_a_rank_that_hangs_in_a_collective_is_the_one_that_stands_elsewhere(tmp_
     assert zero == f"rank 0 stood at collective_train.py:{waits} in step, within all_reduce"
     assert one == f"rank 1 stood at collective_train.py:{sleeps} in oversleep"
     assert not list(tmp_path.glob("core*"))
+
+
+def test_two_nodes_meet_in_collectives(tmp_path):
+    """Two launchers with a rank each, as on two machines: one group of two, and only node 0 speaks."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+
+    def node(rank):
+        folder = tmp_path / f"node{rank}"
+        folder.mkdir()
+        command = torchrun_command(COLLECTIVE, ["finish"], 1, folder, Nodes(2, rank, endpoint))
+        return launch.run(launch.Job(command, folder, environment(1, cuda=False), speaks=rank == 0))
+
+    with ThreadPoolExecutor() as pool:
+        first, second = pool.map(node, (0, 1))
+    assert (first.outcome, second.outcome) == ("finished", "finished"), (first.trouble, second.trouble)
+    assert first.witness.validations[0].loss == 2.0 and not second.witness.metrics
 
 
 def test_out_of_memory_names_the_setting_to_lower_and_what_it_costs(replay):
