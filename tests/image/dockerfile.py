@@ -89,8 +89,14 @@ class Build:
         return done.stdout
 
 
-def borrow_registries(root: Path) -> None:
-    """Let pip and apt inside reach what they reach outside: names, certificates, mirrors, this machine's pip."""
+AUTHORITIES = "etc/ssl/registries.crt"  # a name of its own: installing certificates inside writes the usual one anew
+
+
+def borrow_registries(root: Path) -> dict[str, str]:
+    """Let pip and apt inside reach what they reach outside: names, mirrors, this machine's pip and its certificates.
+
+    Returns the variables that belong to it.
+    """
     for path in map(
         Path, ("/etc/resolv.conf", "/etc/pip.conf", "/etc/apt/apt.conf.d", "/etc/ssl/certs", "/etc/xdg/pip")
     ):
@@ -100,9 +106,10 @@ def borrow_registries(root: Path) -> None:
         elif path.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
-
-
-def proxies() -> dict[str, str]:
-    """The variables by which this machine reaches its registries."""
-    wanted = re.compile(r"(https?|no)_proxy|PIP_\w+|(SSL|REQUESTS)_\w+", re.IGNORECASE)
-    return {name: value for name, value in os.environ.items() if wanted.fullmatch(name)}
+    wanted = re.compile(r"(https?|no)_proxy|PIP_\w+", re.IGNORECASE)
+    found = {name: value for name, value in os.environ.items() if wanted.fullmatch(name)}
+    bundle = Path("/etc/ssl/certs/ca-certificates.crt")
+    if bundle.exists():
+        shutil.copy(bundle, root / AUTHORITIES)
+        found |= dict.fromkeys(("PIP_CERT", "SSL_CERT_FILE"), f"/{AUTHORITIES}")
+    return found

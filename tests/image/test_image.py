@@ -88,9 +88,9 @@ def test_the_image_builds_and_replays(tmp_path):
         pytest.skip("needs root and debootstrap")
     root = tmp_path / "root"
     subprocess.run(["debootstrap", "--variant=minbase", SUITE, str(root)], check=True, stdout=subprocess.DEVNULL)
-    dockerfile.borrow_registries(root)
+    borrowed = dockerfile.borrow_registries(root)
     build = dockerfile.Build(root, ROOT, {"COMMIT": "0123456789ab"})
-    build.env |= dockerfile.proxies()
+    build.env |= borrowed
     mounts = [root / "proc", root / "dev", *(root / p[1:] for p in ("/opt/wheels", "/opt/pypi", "/opt/pypi-more"))]
     mounted = []
     try:
