@@ -14,11 +14,10 @@ from harness.archive.record import Record
 from harness.errors import UserError
 from harness.files import write_whole
 from harness.replay import runs
-from harness.replay.attempts import watched
 from harness.replay.cost import Cost, announce_cost, cost_of
 from harness.replay.outcome import Result
 from harness.replay.plan import Options
-from harness.replay.replay import Stage, ask_trust, settle, usable_machine
+from harness.replay.replay import Stage, ask_trust, perform, settle, usable_machine
 
 FILE = "ladder.json"
 
@@ -85,7 +84,7 @@ def climb(names: tuple[str, ...], ask: Climb, options: Options, console: Console
         for rung in order:
             if number not in done[rung]:
                 title = f"round {number + 1} of {ask.rounds}, {stages[rung].plan.record.label}"
-                done[rung][number] = watched(stages[rung], options, number, title)
+                done[rung][number] = perform(stages[rung], number, title)
     return keep(stages, [[results[number] for number in range(ask.rounds)] for results in done])
 
 

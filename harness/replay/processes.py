@@ -33,7 +33,8 @@ class Processes:
         ranks = children(self.first.pid) or [self.first.pid]
         for rank in ranks:
             try:
-                resource.prlimit(rank, resource.RLIMIT_CORE, (0, 0))  # else the kernel may write gigabytes beside it
+                if hasattr(resource, "prlimit"):  # else the kernel may write gigabytes beside the log
+                    resource.prlimit(rank, resource.RLIMIT_CORE, (0, 0))
                 os.kill(rank, signal.SIGABRT)
             except OSError:  # ended meanwhile
                 continue

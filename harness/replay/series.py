@@ -17,6 +17,8 @@ def replay(name: str, options: Options, console: Console) -> None:
     """
     if options.runs < 1:
         raise UserError(f"--runs {options.runs}: at least 1")
+    if options.watching == "fallback" and options.nnodes > 1:
+        raise UserError("--on-anomaly fallback starts again on this machine alone: with --nnodes, use stop or continue")
     record = choose(name, options.trust, console)
     machine = usable_machine()
     plan, manifest = settle(record, options, machine, console)

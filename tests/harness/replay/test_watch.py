@@ -115,6 +115,11 @@ def test_a_run_that_fell_back_is_never_official(replay, fake_machine, monkeypatc
     assert "shortened, 1 run" in result.output and "as a record run, which it is not" in result.output
 
 
+def test_one_node_of_several_cannot_start_again_alone(replay):
+    result = replay("--nnodes", "2", "--on-anomaly", "fallback")
+    assert result.exit_code == 2 and "use stop or continue" in result.stderr and not Path("runs").exists()
+
+
 def test_what_can_be_tried_depends_on_the_script():
     settings = {
         name: Setting(name, kind, value)
