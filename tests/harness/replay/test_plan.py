@@ -131,15 +131,11 @@ def test_what_cannot_run_is_said_in_one_line(record, gpus, options, words):
 
 
 def test_a_small_gpu_is_told_what_to_lower(record):
-    script = record.script
-    script.write_text(
-        FAKE.replace("    do: str", "    val_row_tokens: int = 8\n    row_tokens: int = 32768\n    do: str")
-    )
-    with pytest.raises(
-        UserError, match=r"lower row_tokens with --set row_tokens=16384 \(now 32768\), which leaves the record's fid"
-    ):
+    record.script.write_text(FAKE.replace("    do: str", "    val_row_tokens: int = 8\n    do: str"))
+    said = r"lower row_tokens with --set row_tokens=512 \(now 1024\), which leaves the record's fidelity"
+    with pytest.raises(UserError, match=said):
         plan(record, SMALL)
-    assert plan(record, SMALL, assignments=("row_tokens=1024",)).label.name == "shortened"
+    assert plan(record, SMALL, assignments=("row_tokens=256",)).label.name == "shortened"
 
 
 def test_a_smoke_setting_that_the_script_lacks_is_traced_to_its_file(record):
