@@ -7,6 +7,8 @@ import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.archive.shown import Shown
+from harness.archive.shown import problems as shown_problems
 from harness.errors import UserError
 from timing.text import printable
 
@@ -41,7 +43,8 @@ class Record:
     `curve` holds (step, validation loss) pairs of the published log; `smoke` the overrides of a smoke replay, without
     `smoke_margin` (nats by which its loss must fall) and `smoke_gpus` (its ranks). `sha256` is that of the frozen
     script, "" while the record is a draft; `earlier` holds (SHA-256, what has changed since) of those that were frozen
-    before and made runs that are kept. A lone script without `record.toml` has the number "".
+    before and made runs that are kept; `shown` the run that proves the frozen script at real size, None if nobody says.
+    A lone script without `record.toml` has the number "".
     """
 
     folder: Path
@@ -64,6 +67,7 @@ class Record:
     smoke: dict[str, object] = field(default_factory=dict)
     sha256: str = ""
     earlier: tuple[tuple[str, str], ...] = ()
+    shown: Shown | None = None
     script_name: str = SCRIPT
 
     @property
@@ -83,7 +87,9 @@ class Record:
 
     @property
     def label(self) -> str:
-        """How the record is called in a sentence: `record 40`, or the script's name."""
+        """How the record is called in a sentence: `record 40`, the folder's name without a number, or the script's."""
+        if self.number == "0":
+            return self.folder.name
         return f"record {self.number}" if self.number else self.script_name
 
     @property
@@ -135,6 +141,10 @@ KEYS = {
     "reference.curve": (list, OPTIONAL),
     "smoke.margin": (float, REQUIRED),
     "smoke.gpus": (int, OPTIONAL),
+    "shown.run": (str, OPTIONAL),
+    "shown.machine": (str, OPTIONAL),
+    "shown.steps": (int, OPTIONAL),
+    "shown.reason": (str, OPTIONAL),
     "frozen.sha256": (str, REQUIRED),
     "frozen.earlier": (list, OPTIONAL),
 }
@@ -152,6 +162,8 @@ def load(folder: Path | str) -> Record:
         raise UserError(f"{path}: no such file; a record folder holds {FACTS} and {SCRIPT}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path}: {error}") from None
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply to be read") from None
     problems = _problems(table)
     if problems:
         raise UserError(f"{path}: {'; '.join(problems)}")
@@ -195,6 +207,7 @@ def _contents(flat: dict) -> list[str]:
         if not strings or not re.fullmatch("[0-9a-f]{64}", version[0]) or not version[1].strip():
             problems.append(f"frozen.earlier must be a list of [SHA-256, what has changed since], not {version!r}")
             break
+    problems += shown_problems({name[6:]: value for name, value in flat.items() if name.startswith("shown.")})
     if not flat["number"][:1].isdigit():
         problems.append(f'number must begin with digits, as in "07" or "21b", not {flat["number"]!r}')
     return problems
@@ -238,4 +251,5 @@ def _record(folder: Path, table: dict) -> Record:
         smoke=smoke,
         sha256=table["frozen"]["sha256"],
         earlier=tuple((digest, why) for digest, why in table["frozen"].get("earlier", [])),
+        shown=Shown(**table["shown"]) if table.get("shown") else None,
     )

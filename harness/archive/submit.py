@@ -9,8 +9,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from harness.archive.draft_checks import draft_problems
 from harness.archive.find import CLONE, ROOT, resolve
 from harness.archive.record import FACTS, SCRIPT, Record, load
+from harness.archive.shown import proof, with_shown
 from harness.errors import RunFailed, UserError
 from harness.files import write_whole
 from timing.rules import today as newest_edition
@@ -94,21 +96,27 @@ def _table(toml: str, name: str) -> str:
 
 
 def freeze(folder: Path, again: bool = False) -> str:
-    """Run the contract tests on a record folder and, if all pass, write its script's hash; a sentence on what was done.
+    """Run the contract tests on a record folder and, if all pass, write its script's hash and the run in its `logs/`
+    that shows it at real size, if there is one; a sentence on each.
 
     The tests run on a copy that bears the new hash already, so that exactly what they saw is frozen. Raises UserError
     for a frozen script that has changed (unless `again`), RunFailed if a test fails; nothing is written then.
     """
     record = load(folder)
     digest = record.script_sha256()
+    shown = proof(record.logs, digest)
     if record.sha256 == digest:
-        return f"{folder} is frozen already, and unchanged: {digest}"
+        if shown != record.shown:
+            _write(folder, with_shown((folder / FACTS).read_text(encoding="utf-8"), shown))
+        return f"{folder} is frozen already, and unchanged: {digest}\nshown: {shown.text}"
     if record.sha256 and not again:
         raise UserError(
             f"{record.script} was frozen as {record.sha256[:12]} and is {digest[:12]} now: put the frozen script back, "
             "make a new record of it with `harness new`, or freeze it again with --again"
         )
-    facts = _with_hash(folder / FACTS, digest)
+    if problems := draft_problems(record):
+        raise UserError("\n       ".join(problems))
+    facts = with_shown(_with_hash(folder / FACTS, digest), shown)
     with tempfile.TemporaryDirectory(prefix="freeze-") as aside:
         candidate = Path(aside) / folder.resolve().name
         shutil.copytree(folder, candidate, ignore=shutil.ignore_patterns("__pycache__"))
@@ -117,11 +125,15 @@ def freeze(folder: Path, again: bool = False) -> str:
         tested = load(candidate).script_sha256()
     if tested != digest or record.script_sha256() != digest:
         raise UserError(f"{record.script} changed while it was tested: run this again")
+    _write(folder, facts)
+    return f"{folder} is frozen: {digest}\nshown: {shown.text}"
+
+
+def _write(folder: Path, facts: str) -> None:
     try:
         write_whole(folder / FACTS, facts)
     except OSError as error:
         raise UserError(f"{folder / FACTS} cannot be written: {error.strerror}") from error
-    return f"{folder} is frozen: {digest}"
 
 
 def _with_hash(path: Path, digest: str) -> str:
@@ -139,10 +151,13 @@ def _with_hash(path: Path, digest: str) -> str:
 
 
 def _run_contract(folder: Path) -> None:
-    """Run the contract tests on one record folder, their output on this terminal. Raises RunFailed if one fails."""
+    """Run the contract tests on one record folder, up to the first that fails, their output on this terminal.
+
+    Raises RunFailed if one fails.
+    """
     if not CONTRACT.is_file():
         raise UserError("the contract tests are not here: freeze in a checkout of the repository")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(CONTRACT)]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--tb=short", "-p", "no:cacheprovider", str(CONTRACT)]
     environment = os.environ | {"CONTRACT_RECORD": str(folder.resolve())}
     ended = subprocess.run(command, env=environment, cwd=CONTRACT.parents[2])
     if ended.returncode == 5:

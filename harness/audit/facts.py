@@ -9,9 +9,9 @@ from harness.audit.finding import FAIL, NOTE, PASS, Finding
 from harness.audit.script import code_of, script_hashes
 from harness.errors import UserError
 from harness.referee.checks import Case
-from harness.referee.clock_checks import check_witness
 from harness.referee.source.rules import is_script
 from harness.referee.submission import Entry, collect
+from harness.referee.witness_check import check_witness
 from harness.replay.fidelity import LABELS
 from timing.ledger import Entry as Time
 from timing.ledger import Ledger, measured

@@ -1,64 +1,72 @@
 """What this machine can replay and why not more; on request, how fast its kernels and its links are."""
 
-import json
 import shutil
 from itertools import groupby
 from pathlib import Path
 
-import click
 from rich.console import Console
 from rich.table import Table
 
-from harness.archive.find import discover
+from harness.archive import places
+from harness.archive.find import discover, number_key
 from harness.doctor import report
 from harness.doctor.measure import benchmark
 from harness.doctor.portability import prognosis
 from harness.doctor.topology import topology
 from harness.doctor.tricks import tricks
 from harness.errors import UserError
-from harness.machine import GIB, Machine, this_machine
+from harness.machine import GIB, Machine, this_machine, torch_problem
 from harness.replay.fidelity import FINEWEB
-from harness.tokens.manifest import read_manifest
+from harness.tokens.manifest import TRAIN_SHARDS, read_manifest
 
 SHARD_BYTES = 200_001_024  # of FineWeb: 100M tokens of two bytes, and the header
 
 
-def examine(console: Console, measured: bool, as_json: bool = False, into: Path | None = None) -> None:
+def examine(console: Console, measured: bool, into: Path | None = None) -> dict:
     """Print what the machine is, what each record would be worth on it and, where `measured`, what its parts can do.
 
-    `as_json` prints the facts instead, alone on stdout; `into` is a folder for both forms of the report. Raises
+    Returns all of it as data. `into` is a folder for both forms of the report, for which it is measured. Raises
     UserError when nothing at all can be replayed here.
     """
     machine = this_machine()
-    rows = [*describe(machine), *data_folder(Path("data", FINEWEB))]
-    if machine.problem:
-        _print(console, rows)
-        raise UserError(f"torch cannot be used, so nothing can be replayed: {machine.problem}")
-    quiet = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    found = benchmark(machine, quiet if as_json else console) if measured or into else {}
-    facts = gather(machine, found)
-    if into:
-        console.print("\n".join(map(str, report.write(facts, into))))
-    elif as_json:
-        click.echo(json.dumps(facts, indent=1))
-    else:
-        _print(console, rows)
-        _show(console, facts)
+    rows = [*describe(machine), *data_folder(places.data_dir(FINEWEB))]
+    _print(console, rows)
+    if problem := machine.problem or torch_problem():
+        raise UserError(f"torch cannot be used, so nothing can be replayed: {problem}")
+    facts = gather(machine, benchmark(machine, console) if measured or into else {}) | {"found": rows}
+    _show(console, facts)
+    for path in report.write(facts, into) if into else ():
+        console.print(str(path))
+    return facts
 
 
 def gather(machine: Machine, found: dict[str, list[dict]]) -> dict:
     """All that the doctor knows: the machine, its links, a line for every record and, where measured, the rows."""
     kernels = {row["name"]: row for row in found.get("kernels", [])}
-    lines = [(record, prognosis(record, machine, kernels)) for record in discover()]
     return {
         "schema": 1,
         "machine": machine.facts(),
         "gpus": [{"name": gpu.name, "memory_gib": round(gpu.memory_gib, 1)} for gpu in machine.gpus],
         "versions": machine.versions(),
         "topology": topology(machine),
-        "records": [{"record": record.number, "slug": record.slug, "verdict": line} for record, line in lines],
+        "records": {record.number: prognosis(record, machine, kernels) for record in discover()},
         **found,
         "tricks": tricks(found.get("kernels", []), found.get("collectives", [])) if found else [],
+    }
+
+
+def alike(worth: dict[str, str]) -> dict[str, str]:
+    """The numbers of records that share a prognosis, stretches without a gap as `01-12`: prognosis -> `01-12, 24`."""
+    grouped: dict[str, list[list[str]]] = {}
+    for number, found in worth.items():
+        stretches = grouped.setdefault(found, [])
+        if stretches and number_key(number)[0] - number_key(stretches[-1][-1])[0] in (0, 1):
+            stretches[-1].append(number)
+        else:
+            stretches.append([number])
+    return {
+        found: ", ".join("-".join(dict.fromkeys((part[0], part[-1]))) for part in stretches)
+        for found, stretches in grouped.items()
     }
 
 
@@ -85,16 +93,18 @@ def _kind(gpu) -> tuple[str, float]:
 def data_folder(folder: Path) -> list[tuple[str, str]]:
     """What lies in FineWeb's folder, and what would fit there."""
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(place).free
-    fits = f"{free / GIB:.0f} GiB free, room for {free // SHARD_BYTES} more train shards"
+    free, name = shutil.disk_usage(place).free, places.shown(folder)
     try:
         manifest = read_manifest(folder)
     except UserError as error:
         return [("data", str(error))]
+    shards = sum("_train_" in file for file in manifest.files) if manifest else 0
+    room, lacking = free // SHARD_BYTES, TRAIN_SHARDS - shards
+    fits = f"room for {room} of the {lacking} train shards" if room < lacking else "room for all train shards"
+    fits = f"{free / GIB:.0f} GiB free, {fits} that are not here" if lacking else f"{free / GIB:.0f} GiB free"
     if manifest is None:
-        return [("data", f"{folder} is empty; {fits} (a replay fetches what it needs)")]
-    shards = sum("_train_" in name for name in manifest.files)
-    return [("data", f"{folder}: {manifest.name}, {shards} train shards, {manifest.tokens('train'):,} tokens; {fits}")]
+        return [("data", f"{name} is empty; {fits} (a replay fetches what it needs)")]
+    return [("data", f"{name}: {manifest.name}, {shards} train shards, {manifest.tokens('train'):,} tokens; {fits}")]
 
 
 def _print(console: Console, rows: list[tuple[str, str]]) -> None:
@@ -106,9 +116,8 @@ def _show(console: Console, facts: dict) -> None:
     """The rest of the doctor's facts, for a person."""
     _print(console, [("links", "; ".join(facts["topology"]["words"]))])
     console.print()
-    for verdict, rows in groupby(facts["records"], key=lambda row: row["verdict"]):
-        numbers = [row["record"] for row in rows]
-        console.print(f"{'-'.join(dict.fromkeys((numbers[0], numbers[-1]))):<10}{verdict}")
+    for found, numbers in alike(facts["records"]).items():
+        console.print(f"{numbers:<10}{found}" if len(numbers) < 10 else f"{numbers}  {found}")
     if "kernels" not in facts:
         return
     for heading, columns, rows in report.tables(facts):

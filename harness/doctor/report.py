@@ -42,8 +42,7 @@ def markdown(facts: dict) -> str:
     ]
     if facts["tricks"]:
         parts.append("## What pays here\n\n" + "\n".join(f"- {line}" for line in facts["tricks"]))
-    verdicts = [(row["record"], row["verdict"]) for row in facts["records"]]
-    for heading, columns, rows in [("Records", ("record", "here"), verdicts), *tables(facts)]:
+    for heading, columns, rows in [("Records", ("record", "here"), list(facts["records"].items())), *tables(facts)]:
         lines = [columns, ("---",) * len(columns), *rows]
         body = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
         parts.append(f"## {heading}\n\n{body}")

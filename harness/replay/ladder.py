@@ -95,7 +95,7 @@ def set_stages(records: list[Record], options: Options, console: Console) -> lis
     steps = {} if smoke else equal_steps(records, options.scale)
     settled = []
     for record in records:
-        ask_trust(record, options.trust)
+        ask_trust(record, options.trust or options.dry_run)
         own = options
         if not smoke:
             changed = steps[record.slug] != record.listed.steps

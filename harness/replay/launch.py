@@ -1,5 +1,6 @@
 """One job: start it, watch it, be the outside witness of its metric lines, stop all of it."""
 
+import contextlib
 import dataclasses
 import queue
 import shutil
@@ -61,6 +62,7 @@ class _Watch:
     company: bool = False
     witness: Witness = field(default_factory=Witness)
     lines: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
+    writing: str = STDOUT
 
     def read(self, stream, name: str) -> None:
         """Reader thread: stamp every line at its arrival; None marks the end of the stream."""
@@ -89,6 +91,7 @@ class _Watch:
                 if line is None:
                     open_streams -= 1
                     continue
+                self.writing = name
                 files[name].write(line)
                 files[name].flush()
                 if name == STDERR:
@@ -114,7 +117,8 @@ def run(
     watcher hears every line of stdout and may have the job stopped.
 
     Ctrl-C, SIGTERM and a closed terminal end the job and give the outcome "interrupted"; if this process is killed, the
-    job ends too. Raises UserError when the command cannot be started or its output cannot be kept.
+    job ends too. Output that cannot be kept (a full disk) ends it as "unfinished". Raises UserError when the command
+    cannot be started.
     """
     why = ""
     with interruptible():
@@ -126,6 +130,7 @@ def run(
         watch = _Watch(job, process, time.monotonic(), running.mark, watcher)
         for stream, name in ((process.stdout, STDOUT), (process.stderr, STDERR)):
             threading.Thread(target=watch.read, args=(stream, name), daemon=True).start()
+        lost = None
         try:
             outcome = watch.listen(on_metric)
             if outcome == "stalled":
@@ -137,23 +142,27 @@ def run(
         except subprocess.TimeoutExpired:
             outcome = None
         except OSError as error:
-            raise UserError(f"{job.folder}: {error.strerror}; the run was stopped") from None
+            outcome, lost = "unfinished", error
         finally:
             with deaf():
                 running.stop()
-    return dataclasses.replace(_ended(watch, outcome, why), company=watch.company)
+    return dataclasses.replace(_ended(watch, outcome, why, lost), company=watch.company)
 
 
-def _ended(watch: _Watch, outcome: str | None, sign: str) -> Ended:
-    """The end of a job in words, and its ranks' stderr files joined to the launcher's. `sign`: what interrupted it."""
+def _ended(watch: _Watch, outcome: str | None, sign: str, lost: OSError | None) -> Ended:
+    """The end of a job in words, and its ranks' stderr files joined to the launcher's. `sign`: what interrupted it;
+    `lost`: why output was."""
     exit_code, witness, folder = watch.process.returncode, watch.witness, watch.job.folder
-    launcher = (folder / STDERR).read_text(errors="replace")
+    launcher = (folder / STDERR).read_text(errors="replace") if (folder / STDERR).is_file() else ""
     outputs = crash.rank_outputs(folder / RANKS)
     ranks = {rank: path.read_text(errors="replace") for rank, path in outputs.items()}
-    with (folder / STDERR).open("a") as stderr:
-        stderr.writelines(f"--- rank {rank} ---\n{text.rstrip()}\n" for rank, text in sorted(ranks.items()) if text)
     shutil.rmtree(folder / RANKS, ignore_errors=True)
+    joined = "".join(f"--- rank {rank} ---\n{text.rstrip()}\n" for rank, text in sorted(ranks.items()) if text)
+    with contextlib.suppress(OSError), (folder / STDERR).open("a") as stderr:  # a full disk has been told already
+        stderr.write(joined)
     last = f"after step {witness.metrics[-1].step}" if witness.metrics else "before its first metric line"
+    if lost is not None:
+        return Ended(outcome, exit_code, witness, f"{folder / watch.writing}: {lost.strerror}, {last}; it was stopped")
     if outcome == "stalled":
         stood = crash.where_they_stood(ranks, launcher)
         trouble = f"no metric line for {watch.job.stall_timeout_s:g} s, {last}"
@@ -163,11 +172,12 @@ def _ended(watch: _Watch, outcome: str | None, sign: str) -> Ended:
     if outcome == "stopped":
         return Ended(outcome, exit_code, witness, f"at step {watch.breach.step}: {watch.breach.reason}", watch.breach)
     if exit_code != 0:
-        trouble = crash.describe(launcher, ranks)
-        if found := crash.STOPPED_ITSELF.match(trouble):
+        why = crash.describe(launcher, ranks, exit_code)
+        if found := crash.STOPPED_ITSELF.match(why):
             breach = (watch.watcher or Watcher()).stopped_itself(int(found[1]), found[2])
             return Ended("stopped", exit_code, witness, f"at step {breach.step}: {breach.reason}", breach)
-        return Ended("crashed", exit_code, witness, trouble)
+        by_signal = "\n" not in why and ("killed by" in why or "told to end by" in why)
+        return Ended("crashed", exit_code, witness, f"{why}, {last}" if by_signal else why)
     if watch.job.speaks and not witness.complete:
         return Ended("unfinished", exit_code, witness, f"the script exited with 0 {last}, without its final validation")
     return Ended("finished", exit_code, witness)

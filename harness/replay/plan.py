@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.archive import places
 from harness.archive.record import FACTS, Record
 from harness.archive.settings import Setting, as_arguments, check, parse_assignments, read_settings
 from harness.errors import UserError
@@ -14,6 +15,8 @@ from harness.replay.fidelity import FINEWEB, WORLD_SIZES, Circumstances, Label, 
 from harness.replay.memory import check_memory
 from harness.replay.torchrun import Nodes
 from harness.tokens.manifest import Manifest, read_manifest
+
+MOST_SEED = 2**63
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,12 @@ class Options:
     node_rank: int = 0
     rdzv_endpoint: str = ""
     stall_timeout: float = 900.0
-    runs_dir: Path = Path("runs")
+    runs_dir: Path = field(default_factory=places.runs_dir)
     smoke: bool = False
     trust: bool = False
     repeat: bool = False
+    nearest: bool = False
+    dry_run: bool = False
 
     @property
     def watching(self) -> str | None:
@@ -113,9 +118,15 @@ class Plan:
 
 def make_plan(record: Record, options: Options, machine: Machine) -> Plan:
     """Settle all questions that can be settled before data is fetched. Raises UserError for what cannot be run."""
+    _check_options(options)
     settings = read_settings(record.script)
     cuda = bool(machine.gpus)
     smoke = options.smoke or not cuda
+    if settings is None and smoke:
+        raise UserError(
+            f"{record.script} takes no settings, so it has no toy size: it runs on CUDA, at the size that its author "
+            f"gave it{'' if cuda else ', and there is no CUDA here'}"
+        )
     ranks = _ranks(record, options, machine, smoke)
     given = parse_assignments(options.assignments, settings)
     altered, notes = bool(given), []
@@ -138,6 +149,7 @@ def make_plan(record: Record, options: Options, machine: Machine) -> Plan:
             altered=altered,
             telemetry=bool(telemetry),
             smoke=smoke,
+            foreign=settings is None,
         )
     )
     if not smoke and not altered:
@@ -160,6 +172,18 @@ def make_plan(record: Record, options: Options, machine: Machine) -> Plan:
     )
 
 
+def _check_options(options: Options) -> None:
+    """Raises UserError for what no machine could run."""
+    if options.node_rank >= options.nnodes:
+        last = f"of {options.nnodes} nodes (--nnodes) the last is {options.nnodes - 1}"
+        raise UserError(f"--node-rank {options.node_rank}: {last}")
+    if options.seed is not None and options.seed + options.runs > MOST_SEED:
+        raise UserError(f"--seed {options.seed}: with the runs that count up from it, it must stay below 2**63")
+    if options.data_dir is not None and not options.data_dir.is_dir():
+        made = f"`harness data --data-dir {options.data_dir}` makes and fills it"
+        raise UserError(f"--data-dir {options.data_dir}: no such folder; {made}")
+
+
 def _ranks(record: Record, options: Options, machine: Machine, smoke: bool) -> int:
     """Ranks on this machine. Raises UserError for a world size that the record contract does not know."""
     present = len(machine.gpus)
@@ -179,8 +203,8 @@ def _ranks(record: Record, options: Options, machine: Machine, smoke: bool) -> i
 def _data(options: Options, smoke: bool) -> tuple[Path, str]:
     """The data folder, and the name of the corpus that is, or will be, in it."""
     if smoke:
-        return options.data_dir or Path("data/synthetic"), "synthetic"
-    data_dir = options.data_dir or Path("data", FINEWEB)
+        return options.data_dir or places.data_dir("synthetic"), "synthetic"
+    data_dir = options.data_dir or places.data_dir(FINEWEB)
     manifest = read_manifest(data_dir)
     if manifest:
         return data_dir, manifest.name

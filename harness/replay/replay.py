@@ -21,6 +21,7 @@ from harness.replay.memory import lower
 from harness.replay.outcome import Result
 from harness.replay.plan import Options, Plan, make_plan
 from harness.replay.progress import progress
+from harness.replay.rehearsal import as_lines, rehearse
 from harness.replay.signals import Interrupted
 from harness.replay.torchrun import check_port, environment, torchrun_command
 from harness.tokens.manifest import Manifest
@@ -48,12 +49,22 @@ class Stopped(RunFailed):
         self.breach, self.folder = breach, folder
 
 
-def choose(name: str, trusted: bool, console: Console) -> Record:
+def rehearsed(record: Record, options: Options, machine: Machine, console: Console) -> dict:
+    """Say what a replay would do, and return that as data; nothing is run, fetched or written."""
+    plan = make_plan(record, options, machine)
+    announce([plan], console)
+    facts = rehearse(plan, options, machine)
+    for line in as_lines(facts):
+        console.print(line)
+    return facts
+
+
+def choose(name: str, options: Options, console: Console) -> Record:
     """The record that `name` means; how it was understood is said, and code from outside the archive is asked about."""
-    found = find(name)
+    found = find(name, nearest=options.nearest)
     if found.note:
         console.print(found.note)
-    ask_trust(found.record, trusted)
+    ask_trust(found.record, options.trust or options.dry_run)
     return found.record
 
 
@@ -80,19 +91,25 @@ def settle(record: Record, options: Options, machine: Machine, console: Console)
     """Plan the runs, say what they will be worth, and get their data. Raises UserError for what cannot be run."""
     check_port(options.nodes)
     plan = make_plan(record, options, machine)
-    announce(plan, machine, console)
+    announce([plan], console)
+    return plan, fetch(plan, options, console)
+
+
+def fetch(plan: Plan, options: Options, console: Console) -> Manifest | None:
+    """The manifest of the plan's tokens, which are then on disk."""
     manifest, note = tokens.prepare(plan, options.repeat)
     if note:
         console.print(note)
-    return plan, manifest
+    return manifest
 
 
-def announce(plan: Plan, machine: Machine, console: Console) -> None:
-    """One line on what this replay is worth, before anything starts, and one for each oddity."""
-    why = "" if machine.gpus or not plan.smoke else "no CUDA here: "
-    console.print(f"{why}{plan.label.sentence()}")
-    for note in plan.notes:
-        console.print(note)
+def announce(plans: list[Plan], console: Console) -> None:
+    """One line on what these replays are worth, before anything starts, and one for each oddity; none of them twice."""
+    lines = []
+    for plan in plans:
+        lines += [f"{'' if plan.gpu or not plan.smoke else 'no CUDA here: '}{plan.label.sentence()}", *plan.notes]
+    for line in dict.fromkeys(lines):
+        console.print(line)
 
 
 def perform(stage: Stage, run: int, title: str, watcher: Watcher | None = None, extra: dict | None = None) -> Result:
@@ -115,7 +132,8 @@ def perform(stage: Stage, run: int, title: str, watcher: Watcher | None = None, 
     breaches = watcher.breaches if watcher else [ended.breach] if ended.breach else []
     facts = _facts(stage, run, folder, line, ended) | (extra or {})
     facts |= {"breaches": [dataclasses.asdict(breach) for breach in breaches], **clock.facts()}
-    runs.write(folder, facts | {"witness": ended.witness.as_columns()})
+    facts |= {"witness": ended.witness.as_columns()} | ({"trouble": ended.trouble} if ended.trouble else {})
+    runs.write(folder, facts)
     if ended.outcome != "finished":
         raise _failure(plan, ended, title, job)
     if ended.company:
@@ -158,7 +176,7 @@ def _facts(stage: Stage, run: int, folder: Path, line: list[str], ended: launch.
         "gpus": plan.ranks,
         "nnodes": plan.nodes.count,
         "machine": stage.machine.facts(plan.ranks),
-        "versions": {"harness": release(), "commit": commit(), **stage.machine.versions(), **stage.machine.libraries},
+        "versions": {"harness": release(), "commit": commit(), **stage.machine.versions()},
         "packages": packages(),
         "manifest": manifest
         and {

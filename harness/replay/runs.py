@@ -1,17 +1,24 @@
 """Run folders on disk: `runs/<slug>/<run id>/` with log.txt, stdout.txt, stderr.txt and run.json."""
 
+import contextlib
 import datetime
 import json
+import os
 import time
 from pathlib import Path
 
+from harness.archive.places import shown
 from harness.archive.run_folder import FACTS, LOG
 from harness.errors import UserError
 from harness.files import write_whole
 
+__all__ = ["Clock", "adopt_log", "create", "now", "of_plan", "read", "shown", "time_id", "write"]
+
 SCHEMA = 1
 ID = "%Y%m%d-%H%M%S-%f"
 TICK = datetime.timedelta(microseconds=1)
+RESERVE = ".reserve"  # space kept on the disk while a job runs, so that its end can be told on a full one
+RESERVE_BYTES = 1 << 18
 
 
 def now() -> datetime.datetime:
@@ -51,6 +58,8 @@ def create(runs_dir: Path, slug: str) -> Path:
         folder = parent / time_id(max((path.name for path in parent.glob("*/") if _is_id(path.name)), default=""))
         try:
             folder.mkdir(parents=True)
+            with (folder / RESERVE).open("wb") as reserve, contextlib.suppress(OSError):
+                os.posix_fallocate(reserve.fileno(), 0, RESERVE_BYTES)
             return folder
         except FileExistsError:
             continue
@@ -69,12 +78,23 @@ def _is_id(name: str) -> bool:
 
 
 def write(folder: Path, facts: dict) -> None:
-    """Write `run.json`, whole or not at all, a fact a line. Raises UserError if the disk does not take it."""
-    lines = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in {"schema": SCHEMA, **facts}.items()]
+    """Write `run.json`, whole or not at all, a fact a line, in the space that was kept for it.
+
+    Where even that is too little, it goes without the witness. Raises UserError if the disk does not take it.
+    """
+    (folder / RESERVE).unlink(missing_ok=True)
     try:
-        write_whole(folder / FACTS, "{\n" + ",\n".join(lines) + "\n}\n")
-    except OSError as error:
-        raise UserError(f"{folder / FACTS}: {error.strerror}") from None
+        _write(folder, facts)
+    except OSError:
+        try:
+            _write(folder, facts | {"witness": None})
+        except OSError as error:
+            raise UserError(f"{folder / FACTS}: {error.strerror}") from None
+
+
+def _write(folder: Path, facts: dict) -> None:
+    lines = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in {"schema": SCHEMA, **facts}.items()]
+    write_whole(folder / FACTS, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def read(folder: Path) -> dict | None:
@@ -103,9 +123,3 @@ def adopt_log(folder: Path) -> Path:
     if not log.exists() and written:
         written[-1].replace(log)
     return log
-
-
-def shown(path: Path) -> str:
-    """A path as short as it can be written from here."""
-    path = path.absolute()
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -5,22 +5,23 @@ from rich.console import Console
 from harness.errors import UserError
 from harness.replay import runs
 from harness.replay.attempts import watched
-from harness.replay.outcome import Result, report
+from harness.replay.outcome import Result, report, weakest
 from harness.replay.plan import Options
-from harness.replay.replay import Stage, choose, settle, usable_machine
+from harness.replay.replay import Stage, choose, rehearsed, settle, usable_machine
 
 
-def replay(name: str, options: Options, console: Console) -> None:
-    """Run the record that `name` means and report on it. Raises RunFailed if it does not run or does not hold.
+def replay(name: str, options: Options, console: Console) -> dict:
+    """Run the record that `name` means, report on it, and return the report as data.
 
-    Several runs are taken up where an earlier call left them; the user who asks for one run gets one.
+    Several runs are taken up where an earlier call left them; the user who asks for one run gets one. With `dry_run`
+    nothing is run, fetched or written. Raises RunFailed if it does not run or does not hold.
     """
-    if options.runs < 1:
-        raise UserError(f"--runs {options.runs}: at least 1")
     if options.watching == "fallback" and options.nnodes > 1:
         raise UserError("--on-anomaly fallback starts again on this machine alone: with --nnodes, use stop or continue")
-    record = choose(name, options.trust, console)
+    record = choose(name, options, console)
     machine = usable_machine()
+    if options.dry_run:
+        return rehearsed(record, options, machine, console)
     plan, manifest = settle(record, options, machine, console)
     key = plan.digest(manifest)
     earlier = [] if options.fresh or options.runs == 1 else runs.of_plan(options.runs_dir, record.slug, key)
@@ -32,4 +33,7 @@ def replay(name: str, options: Options, console: Console) -> None:
     for run in range(len(results), options.runs):
         of = f", run {run + 1} of {options.runs}" if options.runs > 1 else ""
         results.append(watched(stage, options, run, record.label + of))
-    report(plan, results, manifest, console, guard=options.guard)
+    verdict = report(plan, results, manifest, console, guard=options.guard)
+    label = weakest(plan, results)
+    facts = {"record": record.number, "slug": record.slug, "fidelity": label.name, "proves": label.proves}
+    return facts | {"runs": [result.as_data() for result in results], "verdict": verdict}

@@ -14,7 +14,7 @@ Source     https://github.com/KellerJordan/modded-nanogpt
 Rules      edition 2024-05-28: the first 10 steps are not timed, nor is validation.
 
 Run        torchrun --standalone --nproc_per_node=8 train.py        1, 2 and 4 ranks train on the same tokens: each
-                                                                    rank takes 8/N of the step's 8 batches in turn.
+                                                                    rank takes 8/N of the step's 8 rows in turn.
            torchrun --standalone --nproc_per_node=2 train.py --num_iterations 20 --seed 1
 
 Not as in the published run, within the noise of a seed:
@@ -71,8 +71,8 @@ class Settings:
 
     # Length and batch
     num_iterations: int = 1875
-    batches_per_step: int = 8  # one batch per GPU on 8 GPUs
-    chunk_tokens: int = 65_536  # a batch is one chunk
+    rows_per_step: int = 8  # one row per GPU on 8 GPUs
+    row_tokens: int = 65_536
     untimed_iterations: int = 10  # the clock starts after them
 
     # Validation
@@ -85,9 +85,11 @@ class Settings:
     model_dim: int = 768
     num_heads: int = 6
     mlp_dim: int = 3072
-    rotary_base: int = 10_000
-    attention_window: int = 1024  # tokens that one sees, itself among them
     logit_cap: float = 30.0
+
+    # Attention
+    attention_window: int = 1024  # tokens that one sees, itself among them
+    rotary_base: int = 10_000
 
     # Learning rate and optimizers
     cooldown_iterations: int = 562
@@ -189,10 +191,13 @@ def dense_mask(document: Tensor, window: int) -> Tensor:
 
 @fast
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask | Tensor) -> Tensor:
-    """Attention under a mask; query, key, value (rows, heads, T, head_dim) bf16."""
+    """Masked attention; query, key, value and result (T, heads, head_dim) bf16."""
+    query, key, value = (x.transpose(0, 1)[None] for x in (query, key, value))
     if isinstance(mask, BlockMask):
-        return flex_attention(query, key, value, block_mask=mask)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        y = flex_attention(query, key, value, block_mask=mask)
+    else:
+        y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return y[0].transpose(0, 1)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -264,7 +269,7 @@ def rms_norm(x: Tensor) -> Tensor:
 
 
 class Rotary(nn.Module):
-    """Rotary positions (Su et al. 2021, arXiv 2104.09864) within a chunk. Angles in fp32, tables in bf16."""
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864) within a row. Angles in fp32, tables in bf16."""
 
     def __init__(self, head_dim: int, length: int, base: int):
         super().__init__()
@@ -274,8 +279,8 @@ class Rotary(nn.Module):
         self.register_buffer("sin", angles.sin().bfloat16(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rotate (rows, tokens, heads, head_dim): dimension j turns together with dimension j + head_dim/2."""
-        cos, sin = self.cos[: x.size(1), None], self.sin[: x.size(1), None]
+        """Rotate (T, heads, head_dim): dimension j turns together with dimension j + head_dim/2."""
+        cos, sin = self.cos[: x.size(0), None], self.sin[: x.size(0), None]
         first, second = x.chunk(2, dim=-1)
         return torch.cat([first * cos + second * sin, second * cos - first * sin], dim=-1)
 
@@ -310,14 +315,13 @@ class Attention(nn.Module):
         self.value_mix = scalars(0.5)
 
     def forward(self, x, rotary, mask, first_value):
-        rows, tokens, dim = x.shape
-        heads = rows, tokens, self.num_heads, dim // self.num_heads
+        heads = x.size(0), self.num_heads, x.size(1) // self.num_heads
         query, key, value = self.query(x).view(heads), self.key(x).view(heads), self.value(x).view(heads)
         first_value = value if first_value is None else first_value
         value = (1 - self.value_mix) * value + self.value_mix * first_value
         query, key = rotary(rms_norm(query)), rotary(rms_norm(key))
-        y = attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), mask)
-        return self.output(y.transpose(1, 2).reshape(rows, tokens, dim)), first_value
+        y = attend(query, key, value, mask)
+        return self.output(y.flatten(1)), first_value
 
 
 class MLP(nn.Module):
@@ -348,13 +352,13 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """The record's transformer. `forward` returns the mean loss over the batch."""
+    """The record's transformer. `forward` returns the mean loss over the row."""
 
     def __init__(self, s: Settings):
         super().__init__()
         self.settings = s
         self.embedding = nn.Embedding(s.vocab_size, s.model_dim).bfloat16()  # standard normal in fp32, then rounded
-        self.rotary = Rotary(s.model_dim // s.num_heads, s.chunk_tokens, s.rotary_base)
+        self.rotary = Rotary(s.model_dim // s.num_heads, s.row_tokens, s.rotary_base)
         self.blocks = nn.ModuleList([Block(s) for _ in range(s.num_layers)])
         self.skip_weights = scalars(*[1.0] * (s.num_layers // 2))
         self.lm_head = Linear(s.model_dim, s.vocab_size)
@@ -369,11 +373,11 @@ class GPT(nn.Module):
             block.mlp.down.weight.zero_()
 
     def hidden(self, tokens: Tensor) -> tuple[Tensor, list]:
-        """The final stream (1, chunk_tokens, model_dim) bf16, and the stream after each layer."""
+        """The final stream (T, model_dim) bf16, and the stream after each layer."""
         s = self.settings
         document = (tokens == DOCUMENT_START).cumsum(0)
         mask = (block_mask if tokens.is_cuda else dense_mask)(document, s.attention_window)
-        x = embedding = rms_norm(self.embedding(tokens[None]))
+        x = embedding = rms_norm(self.embedding(tokens))
         first_value, stream = None, []
         for layer, block in enumerate(self.blocks):
             if layer >= s.num_layers // 2:  # the U-net's second half: each layer takes up its mirror image
@@ -383,11 +387,11 @@ class GPT(nn.Module):
         return rms_norm(x), stream
 
     def forward(self, tokens: Tensor, targets: Tensor):
-        """tokens and targets (chunk_tokens,) int64."""
+        """tokens and targets (T,) int64."""
         cap = self.settings.logit_cap
         logits = self.lm_head(self.hidden(tokens)[0]).float()
         logits = cap * torch.tanh(logits / cap)
-        return F.cross_entropy(logits.flatten(0, 1), targets)
+        return F.cross_entropy(logits, targets)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -418,19 +422,19 @@ def to_device(array: np.ndarray, dtype: torch.dtype) -> Tensor:
 
 
 def as_inputs(tokens: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Tokens and targets of one chunk, (chunk_tokens,): each target is the token after."""
-    batch = to_device(tokens.astype(np.int64), torch.int64)
-    return batch[:-1], batch[1:]
+    """Tokens and targets of one row: each target is the token after."""
+    row = to_device(tokens.astype(np.int64), torch.int64)
+    return row[:-1], row[1:]
 
 
 def train_batches():
-    """Yield for ever what this rank computes in one step: a list of 8/world_size batches' inputs.
+    """Yield for ever what this rank computes in one step: a list of 8/world_size rows' inputs.
 
     The tokens of a step are consecutive, and the same at any number of ranks. Shards are walked in order and again
     from the first; what is left at the end of one, too short for a step, is dropped.
     """
-    size = settings.chunk_tokens
-    per_step = size * settings.batches_per_step
+    size = settings.row_tokens
+    per_step = size * settings.rows_per_step
     while True:
         for path in shard_files("train"):
             tokens = open_shard(path)
@@ -442,11 +446,11 @@ def train_batches():
 
 
 def val_batches():
-    """Yield this rank's batches of the validation tokens, in order."""
+    """Yield this rank's rows of the validation tokens, in order."""
     tokens = open_shard(shard_files("val")[0])
-    size = settings.chunk_tokens
+    size = settings.row_tokens
     if settings.val_tokens % (size * world_size) or len(tokens) <= settings.val_tokens:
-        fail(f"{settings.val_tokens} validation tokens are no multiple of {world_size} batches of {size}, or too many")
+        fail(f"{settings.val_tokens} validation tokens are no multiple of {world_size} rows of {size}, or too many")
     for start in range(rank * size, settings.val_tokens, world_size * size):
         yield as_inputs(tokens[start : start + size + 1])
 
@@ -457,11 +461,11 @@ def val_batches():
 
 settings, overrides = read_settings()
 rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-accumulation = settings.batches_per_step // world_size
-if settings.batches_per_step % world_size:
-    fail(f"{world_size} ranks cannot share {settings.batches_per_step} batches evenly: use 1, 2, 4 or 8")
-if torch.cuda.is_available() and settings.chunk_tokens % TILE:
-    fail(f"FlexAttention takes chunks of whole tiles of {TILE} tokens: {settings.chunk_tokens} is no multiple")
+accumulation = settings.rows_per_step // world_size
+if settings.rows_per_step % world_size:
+    fail(f"{world_size} ranks cannot share {settings.rows_per_step} rows evenly: use 1, 2, 4 or 8")
+if torch.cuda.is_available() and settings.row_tokens % TILE:
+    fail(f"FlexAttention takes rows of whole tiles of {TILE} tokens: {settings.row_tokens} is no multiple")
 device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else torch.device("cpu")
 if device.type == "cuda":
     torch.cuda.set_device(device)
@@ -514,7 +518,7 @@ muon = Muon(matrices, settings.muon_learning_rate)
 
 
 def train_step(batch: list, step: int):
-    """Forward and backward over this rank's batches, then Adam and Muon on the mean gradient."""
+    """Forward and backward over this rank's rows, then Adam and Muon on the mean gradient."""
     for i, (tokens, targets) in enumerate(batch):
         last = i == len(batch) - 1  # DDP averages over the ranks during the last backward
         with nullcontext() if last else parallel_model.no_sync():
@@ -535,7 +539,7 @@ def train_step(batch: list, step: int):
 def validate() -> float:
     """Mean loss over the validation tokens, the same on every rank."""
     model.eval()
-    losses = [compiled_model(*batch) for batch in val_batches()]
+    losses = [compiled_model(*row) for row in val_batches()]
     loss = torch.stack(losses).mean()
     dist.all_reduce(loss)
     model.train()
@@ -573,9 +577,9 @@ def require_finite(step: int, kind: str, loss: float):
 
 @contextmanager
 @torch.no_grad()
-def telemetry(step: int, batch: tuple):
+def telemetry(step: int, row: tuple):
     """Log what an update sees and does: norms of the gradient, of the weights and of the update, the root mean
-    square of each block's output for one batch, Muon's own figures."""
+    square of each block's output for one row, Muon's own figures."""
 
     def norm(tensors) -> float:
         return math.sqrt(sum(tensor.float().square().sum().item() for tensor in tensors))
@@ -584,7 +588,7 @@ def telemetry(step: int, batch: tuple):
     grad_norm = norm(weight.grad for weight in weights)
     previous = [weight.clone() for weight in weights]
     yield
-    _, stream = model.hidden(batch[0])
+    _, stream = model.hidden(row[0])
     rms = [f"{x.float().square().mean().sqrt():.3f}" for x in stream]
     log(
         f"telemetry step:{step} grad_norm:{grad_norm:.4e} weight_norm:{norm(weights):.4e} "

@@ -629,7 +629,8 @@ def uniform_(weight: Tensor) -> Tensor:
 
 
 class Rotary(nn.Module):
-    """Rotary positions on a quarter of the head's dimensions pairs (half of the pairs do not turn), with YaRN.
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864) on half of the head's dimension pairs: the others, of zero
+    frequency, do not turn. Tables and rotation in bf16.
 
     YaRN (Peng et al. 2023, arXiv 2309.00071): when the attention window grows, frequencies that turn less than once
     in the old window are slowed by old/new, those that turn more than 32 times are kept, and those between are
@@ -761,12 +762,16 @@ class GPT(nn.Module):
         return torch.cat([x[:1], x[1:] + gate * x[:-1]])
 
     def loss(self, x: Tensor, targets: Tensor) -> Tensor:
-        """Cross entropy of logits softly capped to 0..logit_cap: the sum in training, the mean in validation."""
+        """Cross entropy of logits softly capped to 0..logit_cap: the sum in training, in bf16; the mean in
+        validation, in fp32."""
+        x = rms_norm(x)
         cap, width = self.settings.logit_cap, self.settings.logit_width
         if self.training and self.fp8:
             return FP8HeadLoss.apply(x, self.lm_head, targets, cap, width)
-        logits = cap * torch.sigmoid(F.linear(x, self.lm_head).float() / width)
-        return F.cross_entropy(logits, targets, reduction="sum" if self.training else "mean")
+        logits = F.linear(x, self.lm_head)
+        if self.training:
+            return F.cross_entropy(cap * torch.sigmoid(logits / width), targets, reduction="sum")
+        return F.cross_entropy(cap * torch.sigmoid(logits.float() / width), targets)
 
     def hidden(self, tokens, document_ends, longest: int, windows: tuple[int, int]) -> tuple[Tensor, dict]:
         """The final stream (T, model_dim), and the stream after each layer."""
@@ -788,7 +793,7 @@ class GPT(nn.Module):
             inputs = (value_embeddings.get(layer), value_mix[layer], self.rotary, document_ends, longest, window)
             x = self.blocks[str(layer)](x, embedding, stream_mix[layer], *inputs)
             stream[layer] = x
-        return rms_norm(x - backout * stream[s.backout_layer]), stream
+        return x - backout * stream[s.backout_layer], stream
 
     def forward(self, tokens: Tensor, targets: Tensor, document_ends: Tensor, longest: int, windows: tuple[int, int]):
         """tokens (T,) int32, targets (T,) int64, document_ends int32; windows: (long, short) in blocks."""

@@ -5,7 +5,8 @@ fallback (a line of it), sleep (a stall with a child process), stop_early (exit 
 memory (more than there is), descend (gradient descent in one dimension, which a learning rate of 1 or more blows up),
 needs_bf16 (that, blown up by fp8 instead), nan (a loss that is none, and on it goes), refuse_nan (the records' answer
 to one), norm (the gradient's norm leaps in the telemetry, the loss does not), cache (a kernel from the compile
-cache, which loads for the driver alone that it was compiled for), clock (its own clock is set forward by an hour).
+cache, which loads for the driver alone that it was compiled for), clock (its own clock is set forward by an hour),
+diverge (the loss ends as nan).
 """
 
 import os
@@ -104,7 +105,7 @@ def main():
             loss = settings.first_loss + (settings.last_loss - settings.first_loss) * step / steps
             if settings.do in ("descend", "needs_bf16"):
                 loss = descent.loss(step)
-            if settings.do == "nan" and step >= 4:
+            if (settings.do == "nan" and step >= 4) or (settings.do == "diverge" and step == steps):
                 loss = float("nan")
             if settings.do == "stop_early" and step == steps:
                 return

@@ -10,6 +10,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from harness.tokens import synthetic
+
 ROOT = Path(__file__).parents[2]
 RECORDS = Path(os.environ.get("RECORDS_DIR", ROOT / "records"))
 
@@ -43,12 +45,31 @@ def definitions(folder: Path) -> types.ModuleType:
 
 
 @pytest.fixture(scope="session")
-def definitions_of():
-    """The definitions of a record, by its number."""
-    scripts = {}
+def folder_of():
+    """The folder of a record, by its number."""
+    folders = {}
     for folder in sorted(script.parent for script in (ROOT / "records").glob("*/train.py")):
-        scripts[tomllib.loads((folder / "record.toml").read_text())["number"]] = folder
-    return lambda number: definitions(scripts[number])
+        folders[tomllib.loads((folder / "record.toml").read_text())["number"]] = folder
+    return folders.__getitem__
+
+
+@pytest.fixture(scope="session")
+def definitions_in():
+    """The definitions of a record, by its folder."""
+    return definitions
+
+
+@pytest.fixture(scope="session")
+def definitions_of(folder_of):
+    """The definitions of a record, by its number."""
+    return lambda number: definitions(folder_of(number))
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """The synthetic shards, and their manifest."""
+    folder = tmp_path_factory.mktemp("synthetic")
+    return folder, synthetic.ensure_synthetic(folder)
 
 
 @pytest.fixture

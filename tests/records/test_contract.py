@@ -4,74 +4,20 @@
 """
 
 import json
-import os
 import re
-import subprocess
-import sys
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
+import smoke
 
 from harness.archive.find import load
 from harness.archive.settings import read_settings
 from harness.audit.script import audit_compiler, audit_contract, audit_hash, audit_imports
-from harness.tokens import synthetic
-from timing.log import Run, read_log
+from timing.log import Run
 
 METRIC = re.compile(r"step:\d+/\d+ (val_loss:\d+\.\d{4} )?train_time:\d+ms step_avg:(\d+\.\d{2}|nan)ms")
 ENVIRONMENT = ("Running Python ", "Running PyTorch ", "Running Triton version ", "world_size=", "seed=", "manifest=")
 RULER = "=" * 100
-
-
-@dataclass(frozen=True)
-class Replay:
-    """One smoke run of a script, as it left things behind."""
-
-    ranks: int
-    log: str
-    stdout: str
-    run: Run
-
-
-@pytest.fixture(scope="session")
-def corpus(tmp_path_factory):
-    """The synthetic shards, and their manifest."""
-    folder = tmp_path_factory.mktemp("synthetic")
-    return folder, synthetic.ensure_synthetic(folder)
-
-
-def start(script: Path, ranks: int, data_dir: Path, log_file: Path, settings: dict) -> subprocess.Popen:
-    """Launch a smoke run as the contract says, one thread to a rank."""
-    settings = {"data_dir": data_dir, "log_file": log_file, "seed": 1, **settings}
-    arguments = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
-    # Without these, glibc gives every big tensor back to the system and faults it in again.
-    environment |= {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", str(script)]
-    return subprocess.Popen(
-        command + arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-
-
-def replays(record, data_dir: Path, folder: Path) -> dict[int, Replay]:
-    """Smoke runs at 1 and at 2 ranks, side by side; the first with telemetry."""
-    jobs = {}
-    for ranks in (1, 2):
-        settings = record.smoke | ({"telemetry_every": 10} if ranks == 1 else {})
-        jobs[ranks] = start(record.script, ranks, data_dir, folder / f"{ranks}.txt", settings)
-    results = {}
-    try:
-        for ranks, job in jobs.items():
-            stdout, stderr = job.communicate(timeout=540)
-            assert job.returncode == 0, f"{ranks} ranks, exit {job.returncode}: {stderr[:3000]} ... {stderr[-2000:]}"
-            log = folder / f"{ranks}.txt"
-            results[ranks] = Replay(ranks, log.read_text(encoding="utf-8"), stdout, read_log(log))
-    finally:
-        for job in jobs.values():
-            job.kill()
-    return results
 
 
 def test_the_text_keeps_the_contract(folder):
@@ -93,33 +39,58 @@ def test_the_docstring_makes_the_claim(folder):
 
 @pytest.mark.timeout(600)
 def test_it_runs_by_the_contract(folder, corpus, tmp_path):
-    """At 1 and 2 ranks on the CPU: it learns, logs to the letter, and the two runs agree."""
+    """At 1 and 2 ranks on the CPU, the first with telemetry: it learns, logs to the letter, and the two runs agree."""
     data_dir, manifest = corpus
     record = load(folder)
-    both = replays(record, data_dir, tmp_path)
-    for replay in both.values():
+    every = record.smoke["num_iterations"] // 2
+    with (
+        smoke.start(record, 1, data_dir, tmp_path / "1", telemetry_every=every) as one,
+        smoke.start(record, 2, data_dir, tmp_path / "2") as two,
+    ):
+        both = smoke.finish(one), smoke.finish(two)
+    for replay in both:
         log_holds_source_and_environment(record, replay, manifest)
         metric_lines_are_to_the_letter(record, replay)
         loss_falls_and_stays_above_the_floor(record, replay, manifest)
-    curves_agree(both[1].run, both[2].run)
-    telemetry_is_complete(both[1])
-    assert "telemetry" not in both[2].log.split(RULER)[-1]
+    curves_agree(both[0].run, both[1].run)
+    telemetry_is_complete(both[0], every)
+    assert not [line for line in both[1].body if line.startswith("telemetry")]
+
+
+@pytest.mark.timeout(300)
+def test_a_nan_ends_the_run(folder, corpus, tmp_path):
+    """Gradients that are NaN on one rank of two, in one step: the next step's loss ends the run on both, in one line.
+    Nothing hangs, and a record with fp8 does not mistake NaN for large weights."""
+    record = load(folder)
+    settings = {"num_iterations": 6, "val_loss_every": 0, "telemetry_every": 1} | smoke.shortest_step(record)
+    with smoke.start(record, 2, corpus[0], tmp_path, smoke.spoil_the_gradients, **settings) as job:
+        first, second = job.wait()
+    assert (first.code, second.code) == (1, 1), second.stderr[-3000:]
+    stopped = r"at step ([23]): training loss nan, [1-9]\d* weights are not finite, \S+ among them"
+    match = re.fullmatch(f"error: stopped {stopped}\n", first.stderr)
+    assert match, first.stderr[-3000:]
+    log = (tmp_path / "log.txt").read_text(encoding="utf-8")
+    assert log.splitlines()[-1] == f"stopped step:{match[1]}" + first.stderr.strip().partition(f"step {match[1]}:")[2]
+    assert "fallback" not in first.stdout
 
 
 @pytest.mark.timeout(300)
 def test_fp8_gives_way_once_it_clips_the_head(folder, corpus, tmp_path):
-    """A learning rate that drives the head's weights out of fp8's range: the run says so, goes on in bf16 and ends."""
+    """A learning rate that drives the head's weights out of fp8's range: the run says so at the next validation, goes
+    on in bf16 and ends."""
     record = load(folder)
-    if "fp8" not in read_settings(record.script):
+    known = read_settings(record.script)
+    if "fp8" not in known:
         pytest.skip("no fp8 in this record")
-    settings = record.smoke | {"num_iterations": 12, "adam_learning_rate": 1.0}
-    job = start(record.script, 1, corpus[0], tmp_path / "log.txt", settings)
-    stdout, stderr = job.communicate(timeout=240)
-    assert job.returncode == 0, stderr[-2000:]
-    (fallback,) = [line for line in stdout.splitlines() if line.startswith("fallback ")]
-    assert re.fullmatch(r"fallback step:10 fp8 -> bf16: \d+\.\d+% of the head's weights are beyond \d+\.\d+", fallback)
-    run = read_log(tmp_path / "log.txt")
-    assert run.complete and np.isfinite(run.final_val_loss)
+    rate = {"head_learning_rate": 30.0} if "head_learning_rate" in known else {"adam_learning_rate": 1.0}
+    every = record.smoke["val_loss_every"]
+    settings = {"num_iterations": every + 2} | rate | smoke.shortest_step(record)
+    with smoke.start(record, 1, corpus[0], tmp_path, **settings) as job:
+        replay = smoke.finish(job)
+    (fallback,) = [line for line in replay.stdout.splitlines() if line.startswith("fallback ")]
+    said = rf"fallback step:{every} fp8 -> bf16: \d+\.\d+% of the head's weights are beyond \d+\.\d+"
+    assert re.fullmatch(said, fallback)
+    assert replay.run.complete and np.isfinite(replay.run.final_val_loss)
 
 
 def log_holds_source_and_environment(record, replay, manifest):
@@ -136,11 +107,10 @@ def log_holds_source_and_environment(record, replay, manifest):
 
 
 def metric_lines_are_to_the_letter(record, replay):
-    body = replay.log.split(RULER)[-1].strip().splitlines()
-    metrics = [line for line in body if line.startswith("step:")]
+    metrics = [line for line in replay.body if line.startswith("step:")]
     assert all(METRIC.fullmatch(line) for line in metrics), metrics
     assert [line for line in replay.stdout.splitlines() if line.startswith("step:")] == metrics
-    assert re.fullmatch(r"peak memory allocated: \d+ MiB reserved: \d+ MiB", body[-1])
+    assert re.fullmatch(r"peak memory allocated: \d+ MiB reserved: \d+ MiB", replay.body[-1])
     steps, every = record.smoke["num_iterations"], record.smoke["val_loss_every"]
     assert replay.run.complete and replay.run.train_step.tolist() == list(range(1, steps + 1))
     assert replay.run.val_step.tolist() == sorted({*range(0, steps, every), steps})
@@ -157,9 +127,10 @@ def curves_agree(one: Run, two: Run):
     np.testing.assert_allclose(one.val_loss, two.val_loss, rtol=1e-3)
 
 
-def telemetry_is_complete(replay):
-    lines = [line for line in replay.log.splitlines() if line.startswith("telemetry step:")]
-    assert [int(line.split()[1].removeprefix("step:")) for line in lines] == [0, 10]
+def telemetry_is_complete(replay, every):
+    lines = [line for line in replay.body if line.startswith("telemetry step:")]
+    steps = [int(line.split()[1].removeprefix("step:")) for line in lines]
+    assert steps == list(range(0, replay.run.train_step[-1], every))
     for line in lines:
         figures = dict(part.split(":", 1) for part in line.split()[1:])
         rms = json.loads(figures["activation_rms"])
@@ -167,14 +138,12 @@ def telemetry_is_complete(replay):
         assert float(figures["grad_norm"]) > 0 and float(figures["weight_norm"]) > 0
 
 
-def test_eight_is_shared_by_1_2_4_or_8(folder):
+def test_eight_is_shared_by_1_2_4_or_8(folder, tmp_path):
     """A number of ranks that cannot share a step is refused in one line, before anything starts."""
-    environment = os.environ | {"RANK": "0", "WORLD_SIZE": "3", "LOCAL_RANK": "0", "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run(
-        [sys.executable, str(load(folder).script)], capture_output=True, text=True, env=environment, timeout=120
-    )
-    assert result.returncode == 2
-    assert result.stderr.splitlines()[-1].startswith("error: 3 ranks cannot share 8 ")
+    with smoke.start(load(folder), 3, tmp_path, tmp_path) as job:
+        for rank in job.wait():
+            assert rank.code == 2 and re.fullmatch(r"error: 3 ranks cannot share 8 .*\n", rank.stderr)
+    assert not (tmp_path / "log.txt").exists()
 
 
 def test_settings_are_the_published_ones(folder):

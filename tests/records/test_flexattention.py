@@ -45,13 +45,13 @@ def test_tiles_are_those_of_the_dense_mask(record, window):
 
 def test_dense_attention_is_a_softmax_over_what_is_seen(record):
     torch.manual_seed(0)
-    query, key, value = torch.randn(3, 1, 2, 64, 16, dtype=torch.float64).unbind()
+    query, key, value = torch.randn(3, 64, 2, 16, dtype=torch.float64).unbind()
     mask = record.dense_mask(documents_with_starts(64, [7, 30]), window=12)
     result = record.attend(query, key, value, mask)
     for t in range(64):
         seen = [s for s in range(max(0, t - 11), t + 1) if (s >= 7) == (t >= 7) and (s >= 30) == (t >= 30)]
-        weights = torch.softmax(query[0, :, t, None] @ key[0, :, seen].mT / math.sqrt(16), dim=-1)
-        torch.testing.assert_close(result[0, :, t], (weights @ value[0, :, seen])[:, 0])
+        weights = torch.softmax(torch.einsum("hd,shd->hs", query[t], key[seen]) / math.sqrt(16), dim=-1)
+        torch.testing.assert_close(result[t], torch.einsum("hs,shd->hd", weights, value[seen]))
 
 
 def relative_error(result, reference):
@@ -62,8 +62,8 @@ def relative_error(result, reference):
 def test_flex_attention_is_the_dense_one(record, device):
     """Forward, and on a GPU (FlexAttention has no backward on the CPU) all gradients."""
     documents = documents_with_starts(1280, [5, 128, 383, 640, 641, 1000], device)
-    inputs = torch.randn(3, 1, 2, 1280, 64, device=device).bfloat16()
-    gradient = torch.randn(1, 2, 1280, 64, device=device).bfloat16()
+    inputs = torch.randn(3, 1280, 2, 64, device=device).bfloat16()
+    gradient = torch.randn(1280, 2, 64, device=device).bfloat16()
     outputs = []
     for mask in (record.block_mask(documents, 300), record.dense_mask(documents, 300)):
         leaves = [x.clone().requires_grad_(device.type == "cuda") for x in inputs.unbind()]
@@ -103,14 +103,14 @@ def test_muon_spread_over_ranks_is_muon(record, one_rank, monkeypatch):
 
 
 def test_the_first_loss_is_that_of_a_zero_head(record):
-    settings = record.Settings(vocab_size=512, num_layers=2, model_dim=64, num_heads=2, mlp_dim=64, chunk_tokens=64)
+    settings = record.Settings(vocab_size=512, num_layers=2, model_dim=64, num_heads=2, mlp_dim=64, row_tokens=64)
     tokens = torch.randint(0, 512, (65,))
     loss = record.GPT(settings)(tokens[:-1], tokens[1:])
     assert loss.item() == pytest.approx(math.log(512), abs=1e-4)
 
 
 def test_parameters_are_those_of_the_sheet(record):
-    model = record.GPT(record.Settings(vocab_size=128, chunk_tokens=128))
+    model = record.GPT(record.Settings(vocab_size=128, row_tokens=128))
     assert sum(p.numel() for p in model.parameters()) + 2 * (50304 - 128) * 768 == 162_201_642
     assert sum(p.numel() for p in model.parameters() if p.ndim < 2) == 42
     assert {p.dtype for p in model.parameters() if p.ndim < 2} == {model.embedding.weight.dtype} == {torch.bfloat16}

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from harness.archive import submit
 from harness.archive.record import load
+from harness.archive.shown import Shown, with_shown
 from harness.cli import main
 from harness.errors import RunFailed, UserError
 
@@ -89,12 +90,14 @@ def test_a_parent_without_a_script_or_a_place_that_is_none(parent, tmp_path):
         submit.new("a", parent, tmp_path / "drafts", DAY)
 
 
-def test_freezing_writes_the_hash_and_nothing_else(draft, contract):
+def test_freezing_writes_the_hash_and_what_shows_it_and_nothing_else(draft, contract):
     before = (draft / "record.toml").read_text()
     said = submit.freeze(draft)
     digest = hashlib.sha256((draft / "train.py").read_bytes()).hexdigest()
     assert load(draft).sha256 == digest and digest in said
-    assert (draft / "record.toml").read_text() == before.replace('sha256 = ""', f'sha256 = "{digest}"')
+    assert "no GPU has run this script yet" in said
+    expected = before.replace('sha256 = ""', f'sha256 = "{digest}"')
+    assert (draft / "record.toml").read_text() == with_shown(expected, Shown())
     assert "frozen already" in submit.freeze(draft)
 
 
@@ -137,9 +140,33 @@ def test_facts_without_a_place_for_the_hash(draft, contract):
         submit.freeze(draft)
 
 
+CLAIMED = '"""A record.\n\nNew        Something.\n"""\n\nprint(1)\n'
+
+
+@pytest.mark.parametrize(
+    "script, words",
+    [
+        (CLAIMED, ["docstring is still record 40's", "the code is still record 40's", "credit is empty"]),
+        (CLAIMED + "print(2)\n", ["docstring is still record 40's"]),
+        (CLAIMED.replace("Something", "A gate"), ["the code is still record 40's"]),
+        ("(", ["is no Python"]),
+    ],
+)
+def test_what_needs_no_test_is_said_first(parent, tmp_path, archive, contract, monkeypatch, script, words):
+    monkeypatch.setattr("harness.archive.find.ROOT", archive)
+    monkeypatch.setattr(submit, "_run_contract", lambda folder: pytest.fail("the tests were run"))
+    load(parent.rstrip("/")).script.write_text(CLAIMED)
+    draft = submit.new("sparse-gate", parent, tmp_path / "drafts", DAY)
+    (draft / "train.py").write_text(script)
+    result = CliRunner().invoke(main, ["freeze", str(draft)])
+    assert result.exit_code == 2 and all(word in result.stderr for word in words)
+    assert load(draft).sha256 == ""
+
+
 def test_the_commands(parent, tmp_path, contract):
     made = CliRunner().invoke(main, ["new", "idea", "--from", parent, "--into", str(tmp_path / "drafts")])
     assert made.exit_code == 0 and "idea" in made.output and "harness replay" in made.output
+    assert "train.py: your change, and the opening docstring" in made.output and "record.toml: title" in made.output
     [folder] = (tmp_path / "drafts").iterdir()
     refused = CliRunner().invoke(main, ["freeze", str(folder)])
     assert refused.exit_code == 1 and "nothing was frozen" in refused.output

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+from collections import namedtuple
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -14,8 +16,9 @@ from harness.doctor.portability import prognosis
 from harness.doctor.topology import parse, topology
 from harness.doctor.tricks import tricks
 from harness.errors import RunFailed
-from harness.machine import Gpu, Machine, this_machine
+from harness.machine import Gpu, Machine, _ask_torch, _read_torch, this_machine
 
+FAKE = Path(__file__).parents[1] / "fake_train.py"
 H100 = Gpu("NVIDIA H100 80GB HBM3", 79.1, (9, 0))
 A100 = Gpu("NVIDIA A100-SXM4-80GB", 79.1, (8, 0))
 SMALL = Gpu("NVIDIA A10", 22.0, (8, 6))
@@ -28,6 +31,7 @@ def machine(*gpus, problem=""):
 @pytest.fixture
 def record(archive, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    (archive / "2025-10-04-backout" / "train.py").write_bytes(FAKE.read_bytes())
     return archive_module.load(archive / "2025-10-04-backout")
 
 
@@ -73,8 +77,32 @@ def test_doctor(fake_machine, monkeypatch):
     monkeypatch.setattr("harness.doctor.doctor.this_machine", lambda: fake_machine)
     result = CliRunner().invoke(main, ["doctor"])
     assert result.exit_code == 0, result.output
-    assert "01-40     cannot, because there is no CUDA GPU: a smoke replay on 2 ranks is all" in result.output
+    assert "01, 21-22, 39-40  cannot, because there is no CUDA GPU: a smoke replay on 2 ranks is all" in result.output
     assert "data/fineweb10B is empty" in result.output
+
+
+def test_records_of_one_prognosis_are_one_line_whatever_stands_between():
+    worth = {"01": "a", "02": "a", "21": "b", "21b": "b", "22": "a", "40": "a"}
+    assert doctor.alike(worth) == {"a": "01-02, 22, 40", "b": "21-21b"}
+
+
+def test_no_more_shards_are_offered_than_exist(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    for free, words in ((10**13, "room for all train shards that"), (10**9, "room for 4 of the 103 train shards")):
+        monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: usage(free, 0, free))
+        assert words in dict(doctor.data_folder(tmp_path / "none"))["data"]
+
+
+def test_json(fake_machine, monkeypatch):
+    monkeypatch.setattr("harness.doctor.doctor.this_machine", lambda: fake_machine)
+    told = json.loads(CliRunner().invoke(main, ["doctor", "--json"]).stdout)
+    assert told["records"]["40"].startswith("cannot, because there is no CUDA GPU") and told["machine"]["cores"] == 2
+
+
+def test_the_driver_says_what_torch_would():
+    """On this machine; on one with a GPU this holds the two ways of asking against each other."""
+    quick = _read_torch()
+    assert quick is None or quick == _ask_torch()
 
 
 def test_an_unusable_torch_is_said(fake_machine, monkeypatch):
@@ -172,10 +200,10 @@ def test_the_report_is_json_and_a_page(fake_machine, monkeypatch, tmp_path):
     rows["collectives"] = [call("all_reduce", "gate", 8192, 0.1) | {"ranks": 2, "backend": "gloo"}]
     monkeypatch.setattr("harness.doctor.doctor.benchmark", lambda machine, console: rows)
     result = CliRunner().invoke(main, ["doctor", "--report", "machines"])
-    assert result.output.split() == ["machines/cpu-cpu.json", "machines/cpu-cpu.md"], result.output
+    assert result.output.split()[-2:] == ["machines/cpu-cpu.json", "machines/cpu-cpu.md"], result.output
     facts = json.loads((tmp_path / "machines" / "cpu-cpu.json").read_text())
     assert facts["kernels"] == rows["kernels"] and facts["topology"]["nodes"] >= 1
-    assert {row["verdict"].split(",")[0] for row in facts["records"]} == {"cannot"}
+    assert {verdict.split(",")[0] for verdict in facts["records"].values()} == {"cannot"}
     page = (tmp_path / "machines" / "cpu-cpu.md").read_text()
     assert page == report.markdown(facts) and "| a/b | - | unavailable: no |" in page
     assert json.loads(CliRunner().invoke(main, ["doctor", "--collectives", "--json"]).stdout) == facts

@@ -1,6 +1,7 @@
 """The leaderboard's figures, and every way in which listed, logged and archived facts disagree."""
 
-import pandas as pd
+from types import SimpleNamespace
+
 import pytest
 
 from harness.history.ledgers import ledger_of
@@ -89,6 +90,6 @@ def test_a_shortened_replay_says_how_short_beside_its_time(table):
     row = table.reset_index().query("number == '40'").to_dict("records")[0]
     run = {"fidelity": "shortened", "complete": True, "minutes": 0.5, "machine": "2 × NVIDIA H200", "ranks": 2}
     run |= {"steps": 1120, "witness_ratio": 1.0, "projected_minutes": 2.2, "how": "median step × all steps × 2/8"}
-    book = ledger_of(row, replays=pd.DataFrame([run, run | {"fidelity": "smoke"}]))
+    book = ledger_of(row, replays=[SimpleNamespace(**run), SimpleNamespace(**run | {"fidelity": "smoke"})])
     assert [entry.kind for entry in book.entries] == ["listed", "logged", "re-timed", "witnessed", "projected"]
     assert [entry.note for entry in book.entries[2:4]] == ["shortened, 1,120 steps"] * 2

@@ -31,6 +31,7 @@ def record(archive):
 
 def plan(record, *gpus, **options):
     options.setdefault("data_dir", record.folder / "data")
+    (record.folder / "data").mkdir(exist_ok=True)
     return make_plan(record, Options(**options), machine(*gpus))
 
 

@@ -1,0 +1,85 @@
+"""Which run proves a frozen script at real size: `[shown]` in `record.toml`, and the search for it in `logs/`.
+
+A script that changed after its last run on a GPU has gone to NaN once. So a frozen hash says what ran it: a folder in
+`logs/`, its machine and steps, or that nothing has yet, and why.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.archive.run_folder import FACTS
+from harness.errors import UserError
+
+NONE = "none"
+NOT_YET = "no GPU has run this script yet"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The proof of a frozen script. `run` is a folder in the record's `logs/`, or "none" with a `reason`; `machine`
+    such as "2x NVIDIA H200"; `steps` how many it trained."""
+
+    run: str = NONE
+    machine: str = ""
+    steps: int = 0
+    reason: str = NOT_YET
+
+    @property
+    def text(self) -> str:
+        """In a few words: `2,330 steps on 2x NVIDIA H200`, or the reason why not."""
+        return f"{self.steps:,} steps on {self.machine}" if self.run != NONE else f"not at real size: {self.reason}"
+
+
+def problems(shown: dict) -> list[str]:
+    """What is wrong with a table [shown] whose values have the right types."""
+    if "run" not in shown:
+        return ["missing key shown.run"] if shown else []
+    wanted = {"run", "reason"} if shown["run"] == NONE else {"run", "machine", "steps"}
+    wrong = [f"missing key shown.{name}" for name in sorted(wanted - shown.keys())]
+    wrong += [f"shown.{name} does not go with shown.run = {shown['run']!r}" for name in sorted(shown.keys() - wanted)]
+    if not re.fullmatch(r"[\w.-]+", shown["run"]) or shown["run"] in (".", ".."):
+        wrong.append(f"shown.run must be the name of a folder in logs/, not {shown['run']!r}")
+    return wrong
+
+
+def proof(logs: Path, digest: str) -> Shown:
+    """The longest finished run in `logs` of the script with this SHA-256, at real size and on GPUs."""
+    return max(_runs(logs, digest), key=lambda shown: shown.steps, default=Shown())
+
+
+def _runs(logs: Path, digest: str):
+    for path in sorted(logs.glob(f"*/{FACTS}")):
+        facts = read_run(path)
+        gpu = facts.get("machine", {}).get("gpu")
+        finished = facts.get("script_sha256") == digest and facts.get("outcome") == "finished"
+        if finished and gpu and facts.get("fidelity") != "smoke":
+            yield Shown(path.parent.name, f"{facts['gpus']}x {gpu}", last_step(facts), "")
+
+
+def last_step(facts: dict) -> int:
+    """The last step that the launcher heard of."""
+    return max(facts.get("witness", {}).get("step", []), default=0)
+
+
+def read_run(path: Path) -> dict:
+    """A run's facts. Raises UserError for a file that is not JSON."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    return facts if isinstance(facts, dict) else {}
+
+
+def as_toml(shown: Shown) -> str:
+    """The table, as it is written into `record.toml`."""
+    if shown.run == NONE:
+        return f'[shown]\nrun = "{NONE}"\nreason = {json.dumps(shown.reason)}\n'
+    return f'[shown]\nrun = "{shown.run}"\nmachine = {json.dumps(shown.machine)}\nsteps = {shown.steps}\n'
+
+
+def with_shown(toml: str, shown: Shown) -> str:
+    """The text of a `record.toml` with this table in place of the one it has, or before [frozen]."""
+    toml, found = re.subn(r"^\[shown\][^\n]*\n(?:(?!^\[).*\n?)*", as_toml(shown) + "\n", toml, count=1, flags=re.M)
+    return toml if found else re.sub(r"^\[frozen\]", as_toml(shown) + "\n[frozen]", toml, count=1, flags=re.M)

@@ -1,0 +1,65 @@
+"""Smoke runs of a record's frozen script: its `[smoke]` settings, on forked ranks, and what a run leaves behind."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import forks
+import torch
+
+from harness.archive.record import Record
+from harness.archive.settings import read_settings
+from timing.log import Run, read_log
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A run that ended well: rank 0's log, its text after the environment, its stdout, and what `timing` reads in it."""
+
+    ranks: int
+    log: str
+    stdout: str
+    run: Run
+
+    @property
+    def body(self) -> list[str]:
+        return self.log.split("=" * 100)[-1].strip().splitlines()
+
+
+def start(record: Record, ranks: int, data_dir: Path, folder: Path, before=None, **settings) -> forks.Job:
+    """A job that runs the record's script with its smoke settings, some of them changed; the log is `log.txt`."""
+    settings = {"data_dir": data_dir, "log_file": folder / "log.txt", "seed": 1, **record.smoke, **settings}
+    return forks.Job(*forks.script(record.script, settings, before), ranks, folder)
+
+
+def shortest_step(record: Record) -> dict:
+    """Settings that make a step as little work as two ranks can share, for runs whose curve does not matter."""
+    return {name: 2 for name in ("rows_per_step", "batches_per_step") if name in read_settings(record.script)}
+
+
+def finish(job: forks.Job) -> Replay:
+    """The run, once it has ended; every rank must have ended well."""
+    ended = job.wait()
+    assert [rank.code for rank in ended] == [0] * len(ended), [rank.stderr[-3000:] for rank in ended]
+    log = job.folder / "log.txt"
+    return Replay(len(ended), log.read_text(encoding="utf-8"), ended[0].stdout, read_log(log))
+
+
+def spoil_the_gradients(step: int = 1):
+    """To be called in a rank before its script: on the last rank alone, every gradient of this training step is NaN.
+
+    The script stays as it is; a hook of PyTorch's notices when its model is called, and what its loop counts.
+    """
+
+    def notice(module, inputs):
+        script = sys.modules["__main__"]
+        if isinstance(module, script.GPT) and getattr(script, "step", None) == step and not spoilt:
+            spoilt.extend(weight.register_hook(lambda gradient: gradient * torch.nan) for weight in module.parameters())
+        elif isinstance(module, script.GPT) and spoilt and script.step > step:
+            for hook in spoilt:
+                hook.remove()
+
+    spoilt = []
+    if int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1:
+        torch.nn.modules.module.register_module_forward_pre_hook(notice)
