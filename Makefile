@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "error: $(PYTHON) is older than Python 3.11; name another with PYTHON=..." >&2; exit 2; }
 	@echo "first use (or a changed pin): making $(VENV) with PyTorch and all else that constraints.txt pins."
-	@echo "On Linux with PyPI's CUDA build that is a download of about 3 GB and 7 GB on disk; nothing is installed elsewhere."
+	@echo "With PyPI's CUDA build that is a download of some 3 GB, and about twice that on disk; nothing is installed elsewhere."
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@

@@ -154,8 +154,9 @@ def _read_torch() -> tuple[dict, str] | None:
 
 def _ask_driver(needed: int) -> list[dict] | None:
     """The GPUs as the CUDA driver lists them; None if it is older than the version `needed` or does not answer."""
-    if not Path("/dev/nvidiactl").exists():
-        return [] if sys.platform == "linux" and not Path("/dev/dxg").exists() else None
+    if not Path("/dev/nvidiactl").exists():  # no driver is loaded, or one of WSL (dxg) or of a Jetson (nvhost, nvmap)
+        others = ("dxg", "nvhost*", "nvmap", "nvidia*")
+        return None if sys.platform != "linux" or any(any(Path("/dev").glob(name)) for name in others) else []
     answer = subprocess.run([sys.executable, "-c", DRIVER_QUESTION], capture_output=True, text=True)
     if answer.returncode:
         return None

@@ -5,6 +5,8 @@ import shutil
 import sys
 import textwrap
 
+from rich.console import Console
+
 NARROWEST = 40
 _DRESSED = re.compile(r"((?:\x1b\[[\d;]*m)+)([^\x1b]*)(\x1b\[0m)")
 
@@ -18,6 +20,13 @@ def fitted(text: str, hang: int) -> str:
         return text
     width = max(NARROWEST, hang + 20, shutil.get_terminal_size().columns)
     return "\n".join(part for line in text.split("\n") for part in broken(line, width, hang))
+
+
+def say(console: Console, line: str, hang: int) -> None:
+    """Print a line; on a terminal broken at blanks, what follows `hang` characters in."""
+    parts = broken(line, max(console.width, hang + 20), hang) if console.is_terminal else [line]
+    for part in parts:
+        console.print(part, soft_wrap=True)
 
 
 def broken(line: str, width: int, hang: int) -> list[str]:

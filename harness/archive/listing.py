@@ -12,9 +12,12 @@ from harness.archive.find import discover, number_key
 from harness.archive.leaderboard import Listing, read_leaderboard
 from harness.archive.record import Record
 from harness.errors import UserError
+from timing.text import printable
 
 COLUMNS = ("number", "date", "title", "minutes", "steps", "ms/step", "shown on", "needs", "slug")
 FIGURES = COLUMNS[3:6]
+SHORT = {"number": "no"}
+WIDE = 100  # columns of a terminal that has room for what a record needs
 
 
 def show(console: Console, as_json: bool, every: bool = False) -> None:
@@ -33,7 +36,7 @@ def show(console: Console, as_json: bool, every: bool = False) -> None:
         told = [facts(one) if isinstance(one, Record) else public_facts(one) for one in rows]
         click.echo(json.dumps(told, indent=1))
     elif console.is_terminal:
-        console.print(_table(rows))
+        console.print(_table(rows, console.width, every))
     else:
         for cells in (COLUMNS, *map(row, rows)):
             click.echo("\t".join(cells))
@@ -90,10 +93,19 @@ def _figure(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
 
 
-def _table(records: list[Record | Listing]) -> Table:
+def _table(records: list[Record | Listing], width: int, every: bool) -> Table:
+    """A line a record, whatever the terminal's width: a long title is cut, and what a record needs goes first."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in COLUMNS[:-1]:
-        table.add_column(name, justify="right" if name in FIGURES else "left", no_wrap=name != "title")
-    for record in records:
-        table.add_row(*row(record)[:-1], style=None if isinstance(record, Record) else "dim")
+    left_out = {"slug"} | ({"needs"} if width < WIDE else set()) | ({"here"} if not every else set())
+    names = [name for name in (*COLUMNS, "here") if name not in left_out]
+    lines = [dict(zip(COLUMNS, row(one))) | {"here": "script" if isinstance(one, Record) else "-"} for one in records]
+    heads = {name: SHORT.get(name, name) for name in names}
+    others = [max(len(heads[name]), *(len(line[name]) for line in lines)) for name in names if name != "title"]
+    room = max(10, width - sum(others) - 2 * len(others))
+    for name in names:
+        right = "right" if name in FIGURES else "left"
+        table.add_column(heads[name], justify=right, no_wrap=True)
+    for line, record in zip(lines, records):
+        line["title"] = printable(line["title"], room)
+        table.add_row(*(line[name] for name in names), style=None if isinstance(record, Record) else "dim")
     return table

@@ -1,6 +1,7 @@
 """The commands that run: a record, two in turn, and what they need first."""
 
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -74,7 +75,8 @@ def _console(as_json: bool):
     """Where a command reports: stdout, or stderr where stdout is for a program."""
     from rich.console import Console
 
-    return Console(soft_wrap=True, highlight=False, markup=False, stderr=as_json)
+    stream = sys.stderr if as_json else sys.stdout
+    return Console(soft_wrap=not stream.isatty(), highlight=False, markup=False, stderr=as_json)
 
 
 def _tell(facts: dict, as_json: bool) -> None:

@@ -17,6 +17,7 @@ from harness.doctor.tricks import tricks
 from harness.errors import UserError
 from harness.machine import GIB, Machine, this_machine, torch_problem
 from harness.replay.fidelity import FINEWEB
+from harness.terminal import say
 from harness.tokens.manifest import TRAIN_SHARDS, read_manifest
 
 SHARD_BYTES = 200_001_024  # of FineWeb: 100M tokens of two bytes, and the header
@@ -109,7 +110,7 @@ def data_folder(folder: Path) -> list[tuple[str, str]]:
 
 def _print(console: Console, rows: list[tuple[str, str]]) -> None:
     for name, value in rows:
-        console.print(f"{name:<10}{value}")
+        say(console, f"{name:<10}{value}", hang=10)
 
 
 def _show(console: Console, facts: dict) -> None:
@@ -117,7 +118,7 @@ def _show(console: Console, facts: dict) -> None:
     _print(console, [("links", "; ".join(facts["topology"]["words"]))])
     console.print()
     for found, numbers in alike(facts["records"]).items():
-        console.print(f"{numbers:<10}{found}" if len(numbers) < 10 else f"{numbers}  {found}")
+        say(console, f"{numbers:<10}{found}" if len(numbers) < 10 else f"{numbers}  {found}", hang=10)
     if "kernels" not in facts:
         return
     for heading, columns, rows in report.tables(facts):

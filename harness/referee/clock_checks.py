@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from harness.referee.checks import Case, counted, logs
 from harness.referee.verdict import FAIL, PASS, UNKNOWN, WAIVED, Check
 from timing.clock import (
@@ -75,9 +77,12 @@ def _last_timed(run: Run) -> int | None:
 def check_clock_average(case: Case) -> Check:
     """Every logged average is the time divided by the steps that it counts, by the definition that fits most of them:
     the more averages contradict the times, the clearer the fault."""
-    faults, used = [], set()
+    faults, bare, used = [], [], set()
     for entry in case.entries:
         lines = timed_lines(entry.run)
+        without = int(np.isnan(lines.average_ms[start_of_count(lines) :]).sum())
+        if without > max(lines.untimed + 2, RECOGNISED * len(lines)):
+            bare.append(f"{without} of {len(lines)} times have no average ({entry.at(_last_timed(entry.run))})")
         for validation in (True, False):
             name, misfits, checked = nearest_definition(lines, validation)
             if name is None:
@@ -90,8 +95,9 @@ def check_clock_average(case: Case) -> Check:
                 faults += [f"time is not steps x average ({entry.at(int(line))})" for line in misfits]
     if faults:
         return case.check("clock-average", FAIL, counted(faults))
-    if not used:
-        return case.check("clock-average", UNKNOWN, f"no averages in the logs ({case.first()})")
+    if bare or not used:
+        said = counted(bare) or f"no averages in the logs ({case.first()})"
+        return case.check("clock-average", UNKNOWN, said, decisive=case.edition.timed)
     steps = ", ".join(sorted(used))
     return case.check("clock-average", PASS, f"average = time / steps, counted {steps} ({case.first(_last_timed)})")
 

@@ -47,7 +47,7 @@ def _with_short_paths(text: str, verdict: Verdict, width: int) -> str:
         if len(short) > room:
             short = f"{short[: room // 2 - 1]}…{short[-(room - room // 2) :]}"
         text = text.replace(path, short)
-    return text
+    return text.replace(f"{shared}/", "") if shared else text  # of paths that were cut off with their evidence
 
 
 def _differing(judged: Judgement, today: Judgement) -> list[Check]:

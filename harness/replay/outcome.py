@@ -14,6 +14,7 @@ from harness.errors import RunFailed, UserError
 from harness.replay.fidelity import LABELS, Label
 from harness.replay.plan import Plan
 from harness.replay.runs import shown
+from harness.terminal import say
 from harness.tokens.manifest import Manifest
 from timing.witness import Metric, parse_metric
 
@@ -78,11 +79,11 @@ def report(plan: Plan, results: list[Result], manifest: Manifest | None, console
         return ""
     plan = dataclasses.replace(plan, label=weakest(plan, results))
     for name, value in _rows(plan, results, manifest, guard):
-        console.print(f"{name:<22}{value}")
+        say(console, f"{name:<22}{value}", hang=22)
     if not plan.smoke:
         as_record = "" if plan.label.name == "official" else "as a record run, which it is not, it "
         verdict = f"{as_record}{_judge(plan, results)}"
-        console.print(f"{'verdict':<22}{verdict}")
+        say(console, f"{'verdict':<22}{verdict}", hang=22)
         return verdict
     floor = manifest.entropy_nats if manifest else None
     margin = _margin(plan)
@@ -90,7 +91,7 @@ def report(plan: Plan, results: list[Result], manifest: Manifest | None, console
     if problems:
         raise RunFailed(f"smoke test failed: {problems[0]}")
     verdict = _smoke_verdict(plan, margin, floor)
-    console.print(f"{'verdict':<22}{verdict}")
+    say(console, f"{'verdict':<22}{verdict}", hang=22)
     return verdict
 
 

@@ -24,6 +24,7 @@ from harness.replay.progress import progress
 from harness.replay.rehearsal import as_lines, rehearse
 from harness.replay.signals import Interrupted
 from harness.replay.torchrun import check_port, environment, torchrun_command
+from harness.terminal import say
 from harness.tokens.manifest import Manifest
 from harness.version import commit, packages, release
 
@@ -55,7 +56,7 @@ def rehearsed(record: Record, options: Options, machine: Machine, console: Conso
     announce([plan], console)
     facts = rehearse(plan, options, machine)
     for line in as_lines(facts):
-        console.print(line)
+        say(console, line, hang=16)
     return facts
 
 

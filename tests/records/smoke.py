@@ -33,9 +33,9 @@ def start(record: Record, ranks: int, data_dir: Path, folder: Path, before=None,
     return forks.Job(*forks.script(record.script, settings, before), ranks, folder)
 
 
-def shortest_step(record: Record) -> dict:
-    """Settings that make a step as little work as two ranks can share, for runs whose curve does not matter."""
-    return {name: 2 for name in ("rows_per_step", "batches_per_step") if name in read_settings(record.script)}
+def shortest_step(record: Record, rows: int = 2) -> dict:
+    """Settings that make a step as little work as so many ranks can share, for runs whose curve does not matter."""
+    return {name: rows for name in ("rows_per_step", "batches_per_step") if name in read_settings(record.script)}
 
 
 def finish(job: forks.Job) -> Replay:
@@ -63,3 +63,22 @@ def spoil_the_gradients(step: int = 1):
     spoilt = []
     if int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1:
         torch.nn.modules.module.register_module_forward_pre_hook(notice)
+
+
+def keep_weights(folder: Path):
+    """To be called in a rank before its script: the weights before the first step and after the last are saved as
+    `<rank>-first.pt` and `<rank>-last.pt`."""
+
+    def notice(module, inputs):
+        script = sys.modules["__main__"]
+        if not isinstance(module, script.GPT):
+            return
+        moments = {0: "first", script.settings.num_iterations: "last"}
+        moment = moments.get(getattr(script, "step", None))
+        if moment and moment not in kept:
+            kept.add(moment)
+            weights = {name: weight.detach().float().clone() for name, weight in module.named_parameters()}
+            torch.save(weights, folder / f"{os.environ['RANK']}-{moment}.pt")
+
+    kept = set()
+    torch.nn.modules.module.register_module_forward_pre_hook(notice)

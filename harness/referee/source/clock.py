@@ -133,6 +133,12 @@ def _replaces(names: Names, node: ast.AST) -> str:
         holders = {base.removesuffix(".__dict__") for base in names.resolve(node.value)}
         if "time" in holders or ("sys.modules" in holders and key == "time"):
             return f"time.{key}" if isinstance(key, str) else "an item of time"
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and names.resolve(node) & {*CLOCKS, "time"}:
+        statement = names.parent[node]
+        given = names.resolve(getattr(statement, "value", None))
+        return "" if given & {*CLOCKS, "time"} else f"{node.id}, a clock by its import,"
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and names.bound_to(node) & {*CLOCKS, "time"}:
+        return f"{node.name}, a clock by its import,"
     sets = isinstance(node, ast.Call) and names.resolve(node.func) & {"builtins.setattr", "builtins.delattr"}
     return "an attribute of time" if sets and node.args and "time" in names.resolve(node.args[0]) else ""
 

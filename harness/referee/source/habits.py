@@ -30,12 +30,10 @@ _WEIGHTS = {
 _WEIGHT_MODULES = ("safetensors", "requests", "httpx", "h5py", "transformers")
 _WEIGHT_METHODS = {"from_pretrained", "load_file", "read_bytes"}
 _RAW_READS = {"numpy.fromfile", "numpy.memmap", "torch.from_file", "torch.UntypedStorage.from_file", "numpy.frombuffer"}
-_SEEDS = {
-    "torch.manual_seed",
-    "torch.cuda.manual_seed",
-    "torch.cuda.manual_seed_all",
-    "torch.random.manual_seed",
-}
+_RAW_READS |= {"torch.frombuffer", "mmap.mmap"}
+_SEED_METHODS = {"manual_seed", "manual_seed_all"}
+_SEEDS = {f"torch.{place}{name}" for place in ("", "cuda.", "random.") for name in _SEED_METHODS}
+LONGEST_LITERAL = 20_000  # characters: no script needs a longer one, and weights fit into one
 LAUNCH_VARIABLES = re.compile(
     r"RANK|LOCAL_RANK|WORLD_SIZE|LOCAL_WORLD_SIZE|MASTER_(ADDR|PORT)|CUDA_\w+|NCCL_\w+|OMP_NUM_THREADS|TORCHELASTIC_\w+"
     r"|DATA_(PATH|DIR)|RUN_(ID|NAME)|LOG_DIR|HOME|USER|HOSTNAME|PATH|TMPDIR|DISABLE_FP8|HF_\w+|SLURM_\w+"
@@ -61,6 +59,12 @@ def habit_facts(names: Names) -> dict:
                     weights.append([how, *place])
                 if (seed := _fixed_seed(names, node)) is not None:
                     seeds.append([seed, *place])
+            if (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, (str, bytes))
+                and len(node.value) > LONGEST_LITERAL
+            ):
+                weights.append([f"a literal of {len(node.value):,} characters", *place])
             if (variable := _variable_read(names, node)) is not None and not LAUNCH_VARIABLES.fullmatch(variable):
                 outside.append([variable, *place])
             for name, value in _set_by(node):
@@ -79,8 +83,16 @@ def _loads_weights(names: Names, call: ast.Call) -> str:
             return function
         if function in _RAW_READS and not _in_reader(names, call):
             return function
+    if "builtins.open" in functions and "b" in str(_mode(names, call)) and not _in_reader(names, call):
+        return "a binary file"
     method = getattr(call.func, "attr", "")
     return f".{method}()" if method in _WEIGHT_METHODS and not functions and not _in_reader(names, call) else ""
+
+
+def _mode(names: Names, call: ast.Call):
+    """The mode that open() is called with, "r" where none is given."""
+    given = [keyword.value for keyword in call.keywords if keyword.arg == "mode"] or call.args[1:2]
+    return names.value(given[0]) if given else "r"
 
 
 def _in_reader(names: Names, node: ast.AST) -> bool:
@@ -91,7 +103,7 @@ def _in_reader(names: Names, node: ast.AST) -> bool:
 
 def _fixed_seed(names: Names, call: ast.Call) -> int | None:
     """The literal that the global generator is seeded with, whatever a rank adds to it; None if it is chosen anew."""
-    if not call.args or not names.resolve(call.func) & _SEEDS:
+    if not call.args or not (names.resolve(call.func) & _SEEDS or getattr(call.func, "attr", "") in _SEED_METHODS):
         return None
     seed = call.args[0]
     if isinstance(seed, ast.BinOp) and isinstance(seed.op, (ast.Add, ast.Mult)):

@@ -109,6 +109,10 @@ class Names:
             return self._origins.get((scope, node.id), set())
         return {f"builtins.{node.id}"} if hasattr(builtins, node.id) else set()
 
+    def bound_to(self, node: ast.FunctionDef | ast.ClassDef) -> set[str]:
+        """What else the name of a definition means where it is defined."""
+        return self._origins.get((self.scope(node), node.name), set())
+
     def binder(self, node: ast.Name) -> ast.AST | None:
         """The scope that binds the name, by Python's rule: class bodies are seen only from within themselves."""
         own = scope = self.scope(node)

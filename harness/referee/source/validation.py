@@ -66,9 +66,20 @@ def _val_share(names: Names) -> list:
             shrinks = type(literal) in (int, float) and literal != 1 and literal not in sizes
             if shrinks and _mentions(names, node.left, counts):
                 found.append([ast.unparse(node)[:60], names.module_of[node], node.lineno])
+        elif isinstance(node, ast.Call) and _cuts(names, node, counts):
+            found.append([ast.unparse(node)[:60], names.module_of[node], node.lineno])
         elif isinstance(node, ast.For) and _mentions(names, node.iter, counts) and any(map(_leaves, node.body)):
             found.append(["a loop over validation batches that is left early", names.module_of[node], node.lineno])
     return found
+
+
+def _cuts(names: Names, call: ast.Call, counts: set[str]) -> bool:
+    """Whether a call makes less of a count: a range that starts late or strides, the smaller of two, a slice."""
+    functions = names.resolve(call.func)
+    if not functions & {"builtins.range", "builtins.min", "itertools.islice"}:
+        return False
+    literals = [type(names.value(each)) is int and names.value(each) not in (0, 1) for each in call.args]
+    return any(literals) and any(_mentions(names, each, counts) for each in call.args)
 
 
 def _mentions(names: Names, node: ast.AST, keys: set[str]) -> bool:

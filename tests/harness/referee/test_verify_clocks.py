@@ -107,3 +107,16 @@ def test_step_lines_that_begin_late(forge, evidence):
 
     verdict = verify([forge.submission(doctor)])
     assert "steps" in verdict.judged.named("fail") and "first step line is of step 41" in evidence(verdict, "steps")
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_averages_taken_away_keep_a_verdict_from_holding(forge, status, draft, script, share):
+    def doctor(log):
+        lines = [
+            line.split("step_avg")[0] + "step_avg:nanms" if i % 10 < 10 * share else line
+            for i, line in enumerate(log.lines())
+        ]
+        log.lines = lambda: lines
+
+    verdict = verify([forge.submission(doctor)], record=draft(script))
+    assert (status(verdict, "clock-average"), verdict.verdict) == ("unknown", "inconclusive")
