@@ -11,6 +11,7 @@ import cloup
 
 from harness.commands import contribute, draw, history, judge, replay
 from harness.errors import INTERRUPTED, UserError, in_one_line
+from harness.version import version
 
 WANTS_TRACEBACK = "harness.debug"
 
@@ -55,9 +56,19 @@ class FrontDoor(cloup.Group):
             sys.exit(getattr(error, "exit_code", UserError.exit_code))
 
 
+def _say_version(ctx, option, wanted):
+    if wanted:
+        click.echo(version())
+        ctx.exit()
+
+
+VERSION = {"is_flag": True, "is_eager": True, "expose_value": False, "help": "Show version and commit."}
+VERSION |= {"callback": _say_version}
+
+
 @cloup.group(cls=FrontDoor, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", **DEBUG)
-@click.version_option(package_name="speedrun-archive", message="%(version)s")
+@click.option("--version", **VERSION)
 def main():
     """The NanoGPT speedrun, re-runnable: records, replays, verdicts and charts."""
 

@@ -13,7 +13,11 @@ from harness.errors import UserError, warn
 
 __all__ = ["Listed", "Record", "Resolution", "ancestor", "discover", "find", "load", "lookup", "number_key", "resolve"]
 
-ROOT = Path(__file__).resolve().parents[2] / "records"
+HOUSE = Path(__file__).resolve().parents[2]
+CLONE = (HOUSE / "records").is_dir()
+"""Whether this is a clone of the repository; installed, the records lie beside the packages, as one of them."""
+INSTALLED = "speedrun_records"
+ROOT = HOUSE / ("records" if CLONE else INSTALLED)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from harness.archive import find
 
 
 def repository() -> Path:
-    """The folder that holds `records/`."""
-    return Path(find.ROOT).parent
+    """The folder that holds `records/`; where the harness is installed, and there is none, the one that one is in."""
+    root = Path(find.ROOT)
+    return Path.cwd() if root.name == find.INSTALLED else root.parent
 
 
 def runs_dir() -> Path:

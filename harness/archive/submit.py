@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from harness.archive.draft_checks import draft_problems
-from harness.archive.find import ROOT, resolve
+from harness.archive.find import CLONE, ROOT, resolve
 from harness.archive.record import FACTS, SCRIPT, Record, load
 from harness.archive.shown import proof, with_shown
 from harness.errors import RunFailed, UserError
@@ -48,13 +48,14 @@ sha256 = ""                   # written by `harness freeze`
 def new(slug: str, parent: str, into: Path | None = None, date: datetime.date | None = None) -> Path:
     """Start a submission: the folder `<date>-<slug>` with `parent`'s script and the facts that a newcomer has.
 
-    It replays at once, as the parent does. `into` is by default the archive itself, `date` today. Raises UserError.
+    It replays at once, as the parent does. `into` is by default the archive itself, or
+    `drafts/` where that is installed and not a clone; `date` is by default today. Raises UserError.
     """
     record = resolve(parent)
     slug, date = slug.strip().lower(), date or datetime.date.today()
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug):
         raise UserError(f"{slug!r} cannot name a folder: small letters, digits and single hyphens, as in sparse-gate")
-    folder = Path(into or ROOT) / f"{date}-{slug}"
+    folder = Path(into or (ROOT if CLONE else "drafts")) / f"{date}-{slug}"
     if folder.exists():
         raise UserError(f"{folder} is there already: choose another name")
     record.script_sha256()  # that the script can be read is best said before anything is made

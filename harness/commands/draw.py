@@ -9,7 +9,7 @@ OUT = folder("--out", "reports/out")
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[progress|attribution|curves|machine|significance]...")
+@click.argument("names", nargs=-1, metavar="[NAME... | telemetry RUN... | ladder PATH...]")
 @OUT
 @click.option(
     "--record",
@@ -21,7 +21,11 @@ OUT = folder("--out", "reports/out")
 @RUNS_DIR
 @click.option("--write", is_flag=True, help="Also renew the committed figures in reports/figures/.")
 def chart(**options):
-    """Draw the figures (default: all) as PNG and SVG, light and dark, for slides and for a column."""
+    """Draw the figures (default: all) as PNG and SVG, light and dark, for slides and for a column.
+
+    NAME is progress, attribution, curves, machine or significance. `telemetry` shows a run from inside, `ladder` what
+    `harness ladder` found.
+    """
     from harness.history.report import draw
 
     click.echo(draw(**options))

@@ -2,12 +2,15 @@
 
 import json
 import sys
+from pathlib import Path
 
 import click
 import cloup
 
 from harness.commands.options import AS_JSON, NEAREST, RUNS_DIR, SEED, Figure, RecordName, folder
 
+ON_ANOMALY = ("stop", "fallback", "continue")
+POSITIVE = click.FloatRange(0, min_open=True)
 DATA_DIR = folder("--data-dir", "data/fineweb10B, or data/synthetic,")
 RUN_OPTIONS = (
     click.option("--gpus", type=click.IntRange(1), help="Ranks on this machine. Default: its GPUs, or 2 CPU ranks."),
@@ -39,14 +42,18 @@ def run_options(command):
 @run_options
 @click.option("--dry-run", is_flag=True, help="Say what would be run, fetched and proven, and stop.")
 @click.option("--telemetry", type=click.IntRange(0), default=0, metavar="STEPS", help="Log norms every so many steps.")
-@click.option("--guard", is_flag=True, help="Watch FP8: telemetry on, and fallbacks to bf16 reported.")
+@click.option("--watch", is_flag=True, help="Hold the losses, and the norms of --telemetry, against what is healthy.")
+@click.option(
+    "--guard", is_flag=True, help="--watch with telemetry on, ten times a run at least; FP8 fallbacks reported."
+)
+@click.option("--on-anomaly", type=click.Choice(ON_ANOMALY), help="What --watch does on a breach. Default: stop.")
 @click.option("--nnodes", type=click.IntRange(1), default=1, help="Machines that take part.")
 @click.option("--node-rank", type=click.IntRange(0), default=0, help="Which of them this is, from 0.")
 @click.option("--rdzv-endpoint", default="", metavar="HOST:PORT", help="Where node 0 listens.")
 def replay(record, as_json, **options):
     """Run RECORD (a number, date, slug, folder or script) on this machine, and say what that proves."""
     from harness.replay.plan import Options
-    from harness.replay.replay import replay
+    from harness.replay.series import replay
 
     _tell(replay(record, Options(**options), _console(as_json)), as_json)
 
@@ -78,6 +85,25 @@ def _tell(facts: dict, as_json: bool) -> None:
 
 
 @click.command()
+@click.argument("records", nargs=-1, required=True, metavar="05..12 | RECORD...")
+@click.option("--rounds", default=3, show_default=True, help="Runs of each record, upwards and downwards in turn.")
+@click.option("--price", default=3.0, show_default=True, metavar="DOLLARS", help="Of a GPU-hour, for the estimate.")
+@click.option("--budget", type=POSITIVE, metavar="DOLLARS", help="Start nothing that is estimated to cost more.")
+@click.option("--dry-run", "dry", is_flag=True, help="Only the estimate.")
+@run_options
+def ladder(records, rounds, price, budget, dry, as_json, **options):
+    """Replay neighbouring records at equal tokens, in turn, and chart what each technique brings here."""
+    from harness.history import inside
+    from harness.replay.ladder import Climb, climb
+    from harness.replay.plan import Options
+
+    console = _console(as_json)
+    if written := climb(records, Climb(rounds, price, budget, dry), Options(**options), console):
+        console.print(f"{written}\n{inside.draw('ladder', (str(written.parent),), None)}")
+        _tell(json.loads(written.read_text()), as_json)
+
+
+@click.command()
 @click.option("--shards", default=8, show_default=True, help="Train shards of FineWeb, 100M tokens (200 MB) each.")
 @DATA_DIR
 @click.option("--check", "only_check", is_flag=True, help="Read what is on disk and hold it against its manifest.")
@@ -92,13 +118,14 @@ def data(**options):
 
 
 @click.command()
-@click.option("--collectives", "benchmark", is_flag=True, help="Measure kernels and the links between ranks too.")
+@click.option("--collectives", "measured", is_flag=True, help="Measure kernels and the links between ranks too.")
+@click.option("--report", "into", type=click.Path(path_type=Path), metavar="DIR", help="Measure, write JSON and page.")
 @AS_JSON
-def doctor(benchmark, as_json):
+def doctor(measured, into, as_json):
     """What this machine can replay, and why not more."""
     from harness.doctor.doctor import examine
 
-    _tell(examine(_console(as_json), benchmark), as_json)
+    _tell(examine(_console(as_json), measured, into), as_json)
 
 
-SECTION = cloup.Section("Replay", [replay, compare, data, doctor])
+SECTION = cloup.Section("Replay", [replay, compare, ladder, data, doctor])

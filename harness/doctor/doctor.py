@@ -1,8 +1,6 @@
 """What this machine can replay and why not more; on request, how fast its kernels and its links are."""
 
-import json
 import shutil
-import tempfile
 from itertools import groupby
 from pathlib import Path
 
@@ -11,41 +9,51 @@ from rich.table import Table
 
 from harness.archive import places
 from harness.archive.find import discover, number_key
-from harness.archive.record import Record
-from harness.archive.run_folder import STDOUT
-from harness.errors import RunFailed, UserError
+from harness.doctor import report
+from harness.doctor.measure import benchmark
+from harness.doctor.portability import prognosis
+from harness.doctor.topology import topology
+from harness.doctor.tricks import tricks
+from harness.errors import UserError
 from harness.machine import GIB, Machine, this_machine, torch_problem
-from harness.replay import launch
-from harness.replay.fidelity import FINEWEB, WORLD_SIZES
-from harness.replay.plan import Options, make_plan
-from harness.replay.signals import Interrupted
-from harness.replay.torchrun import environment, torchrun_command
+from harness.replay.fidelity import FINEWEB
 from harness.terminal import say
 from harness.tokens.manifest import TRAIN_SHARDS, read_manifest
 
-KERNELS = Path(__file__).with_name("kernels.py")
-COLLECTIVES = Path(__file__).with_name("collectives.py")
 SHARD_BYTES = 200_001_024  # of FineWeb: 100M tokens of two bytes, and the header
 
 
-def examine(console: Console, benchmark: bool) -> dict:
-    """Print what the machine is, what each record would be worth on it and, on request, what its parts can do.
+def examine(console: Console, measured: bool, into: Path | None = None) -> dict:
+    """Print what the machine is, what each record would be worth on it and, where `measured`, what its parts can do.
 
-    Returns the first two as data. Raises UserError when nothing at all can be replayed here.
+    Returns all of it as data. `into` is a folder for both forms of the report, for which it is measured. Raises
+    UserError when nothing at all can be replayed here.
     """
     machine = this_machine()
     rows = [*describe(machine), *data_folder(places.data_dir(FINEWEB))]
-    for name, value in rows:
-        say(console, f"{name:<10}{value}", hang=10)
+    _print(console, rows)
     if problem := machine.problem or torch_problem():
         raise UserError(f"torch cannot be used, so nothing can be replayed: {problem}")
-    console.print()
-    worth = {record.number: prognosis(record, machine) for record in discover()}
-    for found, numbers in alike(worth).items():
-        say(console, f"{numbers:<10}{found}" if len(numbers) < 10 else f"{numbers}  {found}", hang=10)
-    if benchmark:
-        _benchmark(console, machine)
-    return {"machine": machine.facts(), "versions": machine.versions(), "found": rows, "records": worth}
+    facts = gather(machine, benchmark(machine, console) if measured or into else {}) | {"found": rows}
+    _show(console, facts)
+    for path in report.write(facts, into) if into else ():
+        console.print(str(path))
+    return facts
+
+
+def gather(machine: Machine, found: dict[str, list[dict]]) -> dict:
+    """All that the doctor knows: the machine, its links, a line for every record and, where measured, the rows."""
+    kernels = {row["name"]: row for row in found.get("kernels", [])}
+    return {
+        "schema": 1,
+        "machine": machine.facts(),
+        "gpus": [{"name": gpu.name, "memory_gib": round(gpu.memory_gib, 1)} for gpu in machine.gpus],
+        "versions": machine.versions(),
+        "topology": topology(machine),
+        "records": {record.number: prognosis(record, machine, kernels) for record in discover()},
+        **found,
+        "tricks": tricks(found.get("kernels", []), found.get("collectives", [])) if found else [],
+    }
 
 
 def alike(worth: dict[str, str]) -> dict[str, str]:
@@ -100,73 +108,25 @@ def data_folder(folder: Path) -> list[tuple[str, str]]:
     return [("data", f"{name}: {manifest.name}, {shards} train shards, {manifest.tokens('train'):,} tokens; {fits}")]
 
 
-def prognosis(record: Record, machine: Machine) -> str:
-    """What a plain `harness replay` of this record would be here, and what keeps it from being more."""
-    try:
-        plan = make_plan(record, Options(), machine)
-    except UserError as error:
-        return f"cannot run: {error}".replace(record.label, "it")
-    obstacles = []
-    if not machine.gpus:
-        obstacles.append("no CUDA GPU")
-    elif len(machine.gpus) < max(WORLD_SIZES):
-        obstacles.append(f"{len(machine.gpus)} of 8 GPUs: accumulates over {8 // plan.ranks} micro-steps")
-    if machine.gpus and not all(gpu.hopper for gpu in machine.gpus):
-        obstacles.append("not of the Hopper generation")
-    wanted = tuple(int(part) for part in record.compute_capability.split(".") if part)
-    if machine.gpus and machine.gpus[0].capability < wanted:
-        obstacles.append(f"its fast path needs compute capability {record.compute_capability}")
-    ranks = "1 rank" if plan.ranks == 1 else f"{plan.ranks} ranks"
-    return f"{plan.label.name} on {ranks}" + (f": {'; '.join(obstacles)}" if obstacles else "")
+def _print(console: Console, rows: list[tuple[str, str]]) -> None:
+    for name, value in rows:
+        say(console, f"{name:<10}{value}", hang=10)
 
 
-def _benchmark(console: Console, machine: Machine) -> None:
-    """Measure the kernels in one process and the links in as many ranks as a replay would use."""
-    cuda = bool(machine.gpus)
-    table = Table("kernel", "ms", "rate, or why not", box=None, pad_edge=False)
-    for row in measure(KERNELS, 1, cuda, console):
-        missing = row.get("unavailable")
-        table.add_row(
-            row["name"], "-" if missing else f"{row['ms']:.3f}", f"unavailable: {missing}" if missing else row["rate"]
-        )
-    console.print(table)
-    ranks = max(size for size in WORLD_SIZES if size <= (len(machine.gpus) or 2))
-    if ranks == 1:
-        console.print("\ncollectives: unavailable, they take two GPUs or more")
-        return
-    table = Table("collective", "size", "ms", "algorithm GB/s", "bus GB/s", box=None, pad_edge=False)
-    for row in (rows := measure(COLLECTIVES, ranks, cuda, console)):
-        figures = (f"{row['ms']:.3f}", f"{row['algorithm_gb_s']:.2f}", f"{row['bus_gb_s']:.2f}")
-        table.add_row(row["name"], _size(row["bytes"]), *figures)
-    console.print(f"collectives over {ranks} ranks, {rows[0]['backend']}, bf16")
-    console.print(table)
-
-
-def measure(script: Path, ranks: int, cuda: bool, console: Console) -> list[dict]:
-    """The JSON lines that a benchmark prints under torchrun; if it dies half-way, what it had found, and a line on it.
-
-    Raises RunFailed, in the benchmark's own words, if it printed none, and Interrupted on Ctrl-C.
-    """
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        command = torchrun_command(script, [], ranks, folder)
-        with console.status(f"measuring ({script.stem})"):
-            ended = launch.run(launch.Job(command, folder, environment(ranks, cuda), speaks=False))
-        lines = (folder / STDOUT).read_text().splitlines()
-    rows = [json.loads(line) for line in lines if line.startswith("{")]
-    if ended.outcome == "interrupted":
-        raise Interrupted("interrupted")
-    if not rows:
-        raise RunFailed(f"{script.name} {ended.outcome}: {ended.trouble}")
+def _show(console: Console, facts: dict) -> None:
+    """The rest of the doctor's facts, for a person."""
+    _print(console, [("links", "; ".join(facts["topology"]["words"]))])
     console.print()
-    if ended.outcome != "finished":
-        console.print(f"{script.name} {ended.outcome} after {rows[-1]['name']}: {ended.trouble}")
-    return rows
-
-
-def _size(number_of_bytes: int) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if number_of_bytes < 1024:
-            return f"{number_of_bytes} {unit}"
-        number_of_bytes //= 1024
-    return f"{number_of_bytes} GiB"
+    for found, numbers in alike(facts["records"]).items():
+        say(console, f"{numbers:<10}{found}" if len(numbers) < 10 else f"{numbers}  {found}", hang=10)
+    if "kernels" not in facts:
+        return
+    for heading, columns, rows in report.tables(facts):
+        console.print(f"\n{heading}")
+        table = Table(*columns, box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    console.print()
+    for sentence in facts["tricks"]:
+        console.print(sentence)

@@ -17,7 +17,7 @@ from harness.diff.diff import Line, SectionDiff, compare
 from harness.diff.report import summary
 from harness.errors import UserError
 from harness.files import write_whole
-from harness.history import frames
+from harness.history import frames, inside
 from harness.history.chain import chain_table
 from harness.history.ledgers import projected
 from harness.history.replayed import read_replays
@@ -38,11 +38,14 @@ PAGES = {"README.md": True, "records/README.md": False}
 def draw(names: tuple[str, ...], out: Path | None, records: tuple[str, ...], runs_dir: Path, write: bool) -> str:
     """Draw charts (default: all) as SVG and PNG, light and dark, slide and column, into `out`; returns what was made.
 
+    `telemetry` and `ladder` are followed by the runs, or ladders, that they show.
     `write` also renews the committed figures. UserError for an unknown chart, and for one asked for by name that has
     nothing to show; among all of them such a one is left out, and the text says so.
     """
+    if names and names[0] in charts.OF_RUNS:
+        return inside.draw(names[0], names[1:], out)
     if unknown := [name for name in names if name not in charts.CHARTS]:
-        raise UserError(f"no chart {unknown[0]!r}; there are {', '.join(charts.CHARTS)}")
+        raise UserError(f"no chart {unknown[0]!r}; there are {', '.join([*charts.CHARTS, *charts.OF_RUNS])}")
     out, said = _folder(out or places.reports_dir()), []
     data = frames.everything(runs_dir, records)
     for name in names or charts.CHARTS:

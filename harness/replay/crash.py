@@ -17,6 +17,10 @@ PORT_TAKEN = re.compile(r"EADDRINUSE|address already in use", re.IGNORECASE)
 SHUT_DOWN = re.compile(r"SignalException: Process \d+ got signal: (\d+)")  # torchrun's word for being told to end
 SIGNAL = re.compile(r"rank\s*:\s*(\d+).*?exitcode\s*:\s*-(\d+)", re.DOTALL)
 RANK_PREFIX = re.compile(r"\[rank(\d+)\]: ")
+# A record's own `require_finite` and `watch_loss`.
+STOPPED_ITSELF = re.compile(r"error: stopped at step (\d+): (.+)")
+OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|^MemoryError|can't allocate memory|CUDA out of memory", re.MULTILINE)
+STANDING = re.compile(r'^  File "([^"\n]+)", line (\d+) in (\S+)$', re.MULTILINE)  # faulthandler's lines
 ERROR_LINE = re.compile(r"(?:\S+: )?error: ")  # a record's own, or argparse's
 RANK_FILE = "stderr.log"
 
@@ -50,8 +54,6 @@ def _describe(launcher_stderr: str, ranks: dict[int, str], exit_code: int | None
         rank, said = next(iter((own or spoken).items()))
         if named := RANK_PREFIX.match(said):  # torch counts the ranks of all nodes, torchrun's files those of this one
             rank = named[1]
-        if "OutOfMemoryError" in said:
-            said += "\n(the GPU's memory is too small for this, or in use by another program: see nvidia-smi)"
         if "No space left on device" in said:
             said += "\n(the disk is full: free some space, or choose another place with --runs-dir)"
         return said if ERROR_LINE.match(said) else f"rank {rank} crashed:\n{said}"
@@ -59,6 +61,22 @@ def _describe(launcher_stderr: str, ranks: dict[int, str], exit_code: int | None
         hint = " (out of memory?)" if killed[2] == "9" else ""
         return f"rank {killed[1]} was killed by {signal_name(int(killed[2]))}{hint}"
     return _own_words(launcher_stderr) or launcher_stderr.strip()[-400:] or "it said nothing on stderr"
+
+
+def where_they_stood(ranks: dict[int, str], launcher_stderr: str = "") -> list[str]:
+    """A line for each rank that said where it stood when it was told to abort: in its script, and what it waited in.
+
+    A rank that is in another place than the others is the one to look at.
+    """
+    found = {}
+    for rank, text in sorted((ranks or {0: launcher_stderr}).items()):
+        frames = STANDING.findall(text.rpartition("Current thread")[2])
+        own = next((frame for frame in frames if "-packages/" not in frame[0] and "/lib/python" not in frame[0]), None)
+        if own:
+            path, line, function = own
+            within = f", within {frames[0][2]}" if frames[0] is not own else ""
+            found[rank] = f"rank {rank} stood at {Path(path).name}:{line} in {function}{within}"
+    return [printable(line, 200) for line in found.values()]
 
 
 def signal_name(number: int) -> str:

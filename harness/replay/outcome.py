@@ -1,5 +1,6 @@
 """What finished runs show: the summary at the end of a replay, its smoke checks and its verdict."""
 
+import dataclasses
 import math
 import statistics
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from harness.archive.run_folder import LOG
 from harness.errors import RunFailed, UserError
+from harness.replay.fidelity import LABELS, Label
 from harness.replay.plan import Plan
 from harness.replay.runs import shown
 from harness.terminal import say
@@ -75,6 +77,7 @@ def report(plan: Plan, results: list[Result], manifest: Manifest | None, console
     if plan.nodes.rank:
         console.print("done; node 0 has the log and the verdict")
         return ""
+    plan = dataclasses.replace(plan, label=weakest(plan, results))
     for name, value in _rows(plan, results, manifest, guard):
         say(console, f"{name:<22}{value}", hang=22)
     if not plan.smoke:
@@ -90,6 +93,17 @@ def report(plan: Plan, results: list[Result], manifest: Manifest | None, console
     verdict = _smoke_verdict(plan, margin, floor)
     say(console, f"{'verdict':<22}{verdict}", hang=22)
     return verdict
+
+
+def weakest(plan: Plan, results: list[Result]) -> Label:
+    """What all of these runs are worth together: less than planned if one had to fall back."""
+    found = [result.facts.get("fidelity") for result in results]
+    worth = list(LABELS)
+    return max(
+        (LABELS[name] for name in found if name in LABELS),
+        key=lambda label: worth.index(label.name),
+        default=plan.label,
+    )
 
 
 def _margin(plan: Plan) -> float:
@@ -134,6 +148,9 @@ def _rows(plan: Plan, results: list[Result], manifest: Manifest | None, guard: b
         projected = statistics.fmean(seconds) * plan.world_size / 8
         rows.append(("projected on 8 GPUs", f"{projected:.3f} s, if communication cost nothing"))
     fallbacks = [line for result in results for line in result.facts.get("fallbacks", [])]
+    for result in results:
+        if attempts := result.facts.get("attempts"):
+            rows.append(("fell back", f"{len(attempts)} attempts were stopped, the first {attempts[0]['why']}"))
     if guard or fallbacks:
         rows.append(("fp8 fallbacks", "; ".join(fallbacks) or "none"))
     if not plan.smoke:

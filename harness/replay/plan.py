@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import math
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,12 +10,13 @@ from harness.archive.record import FACTS, Record
 from harness.archive.settings import Setting, as_arguments, check, parse_assignments, read_settings
 from harness.errors import UserError
 from harness.machine import Machine
+from harness.replay.anomaly import Curve
 from harness.replay.fidelity import FINEWEB, WORLD_SIZES, Circumstances, Label, fidelity
+from harness.replay.memory import check_memory
 from harness.replay.torchrun import Nodes
 from harness.tokens.manifest import Manifest, read_manifest
 
 MOST_SEED = 2**63
-MEMORY_SETTINGS = re.compile(r"(?!val_).*(micro|batch|row_tokens|sequence)")
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,9 @@ class Options:
     seed: int | None = None
     data_dir: Path | None = None
     telemetry: int = 0
+    watch: bool = False
     guard: bool = False
+    on_anomaly: str | None = None
     nnodes: int = 1
     node_rank: int = 0
     rdzv_endpoint: str = ""
@@ -43,6 +44,11 @@ class Options:
     repeat: bool = False
     nearest: bool = False
     dry_run: bool = False
+
+    @property
+    def watching(self) -> str | None:
+        """What is done about an anomaly, stop, fallback or continue; None where nobody watches."""
+        return self.on_anomaly or ("stop" if self.watch or self.guard else None)
 
     @property
     def nodes(self) -> Nodes:
@@ -81,6 +87,12 @@ class Plan:
     def smoke(self) -> bool:
         """Whether this is a smoke replay."""
         return self.label.name == "smoke"
+
+    @property
+    def reference(self) -> Curve:
+        """The published curve where this run is to follow it: the record's own steps on FineWeb. Else ()."""
+        own = self.label.name in ("official", "same-batch") and self.steps == self.record.listed.steps
+        return self.record.curve if own else ()
 
     def seed_of(self, run: int) -> int | None:
         """The seed of run number `run`, counted from 0; None leaves it to the script."""
@@ -141,7 +153,7 @@ def make_plan(record: Record, options: Options, machine: Machine) -> Plan:
         )
     )
     if not smoke and not altered:
-        _check_memory(record, settings, used)
+        check_memory(record, settings, used)
     return Plan(
         record=record,
         label=label,
@@ -231,16 +243,3 @@ def _steps(settings: dict[str, Setting] | None, overrides: dict) -> int | None:
         return None
     steps = overrides.get("num_iterations", settings["num_iterations"].default)
     return None if steps is None else int(steps)
-
-
-def _check_memory(record: Record, settings: dict | None, gpus: tuple) -> None:
-    """Raise UserError if the record does not fit, and say what to lower and what that costs."""
-    least = min((gpu.memory_gib for gpu in gpus), default=math.inf)
-    if least >= record.gpu_memory_gib:
-        return
-    candidates = [name for name in settings or () if MEMORY_SETTINGS.match(name)]
-    lower = f"lower {candidates[0]} with --set {candidates[0]}=..." if candidates else "lower its batch with --set"
-    raise UserError(
-        f"{record.label} needs {record.gpu_memory_gib:g} GiB of GPU memory and {gpus[0].name} has {least:.1f}: "
-        f"{lower}, which leaves the record's fidelity (the run is then `shortened`)"
-    )

@@ -225,7 +225,7 @@ TRACEBACK = "Traceback (most recent call last):\n  File x\n"
         ),
         ("", {0: TRACEBACK + "RuntimeError: EADDRINUSE"}, "^the port is in use"),
         ("", {0: "usage: train.py\ntrain.py: error: argument --seed: invalid int value"}, "^train.py: error: argument"),
-        ("", {0: TRACEBACK + "torch.OutOfMemoryError: CUDA out of memory."}, "rank 0 crashed.*see nvidia-smi"),
+        ("", {0: TRACEBACK + "torch.OutOfMemoryError: CUDA out of memory."}, "rank 0 crashed.*CUDA out of memory"),
         ("RuntimeError: address already in use", {}, "the port is in use"),
         ("", {}, "said nothing"),
         ("", {0: "[rank3]: " + TRACEBACK + "[rank3]: ValueError: mine"}, "^rank 3 crashed"),

@@ -348,7 +348,7 @@ def test_ctrl_c_stops_every_rank(tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "mine.py interrupted: after step 1; every rank was stopped" in said and "Traceback" not in said
+    assert "mine.py interrupted: by SIGINT, after step 1; every rank was stopped" in said and "Traceback" not in said
     assert not below(tmp_path)
     (folder,) = (tmp_path / "runs" / "mine").iterdir()
     assert json.loads((folder / "run.json").read_text())["outcome"] == "interrupted"
