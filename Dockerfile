@@ -1,6 +1,6 @@
 # One image for every record: released PyTorch on CUDA, the archive, and the harness as its command.
 #
-#   docker build -t speedrun-archive .
+#   docker build -t speedrun-archive --build-arg COMMIT="$(git describe --always --abbrev=12 --dirty=+changes)" .
 #   docker run --rm --gpus all --ipc=host -v "$PWD/data:/archive/data" -v "$PWD/runs:/archive/runs" \
 #       --user "$(id -u):$(id -g)" speedrun-archive replay 2025-10-15
 #
@@ -19,7 +19,9 @@ RUN useradd --create-home --home-dir /home/runner --uid 10001 runner \
     && python3 -m venv /opt/venv
 
 WORKDIR /archive
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+# pipefail and -e hold for every step below.
+SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
+COPY pyproject.toml setup.py constraints.txt README.md LICENSE ./
 # The largest layer by far, and the one that changes least.
 RUN pip install --no-cache-dir -c constraints.txt torch
 
@@ -30,7 +32,16 @@ COPY records records
 RUN pip install --no-cache-dir -c constraints.txt -e . \
     && mkdir -p data runs \
     && chmod 777 data runs
+VOLUME ["/archive/data", "/archive/runs"]
 
-USER runner
+# `harness --version` and every run.json name the commit: the image holds no repository to ask.
+ARG COMMIT=""
+ENV SPEEDRUN_COMMIT=$COMMIT
+LABEL org.opencontainers.image.revision=$COMMIT org.opencontainers.image.licenses=MIT
+
+# By number, so that a host can tell it from its own users.
+USER 10001
+# The last step is the first use: an image in which nothing can be replayed is not built.
+RUN harness --version && harness doctor
 ENTRYPOINT ["harness"]
 CMD ["--help"]

@@ -18,9 +18,12 @@ venv: $(READY) ## Make the virtual environment (the other targets do it when the
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "error: $(PYTHON) is older than Python 3.11; name another with PYTHON=..." >&2; exit 2; }
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@echo "first use (or a changed pin): making $(VENV) with PyTorch and all else that constraints.txt pins."
+	@echo "With PyPI's CUDA build that is a download of some 3 GB, and about twice that on disk; nothing is installed elsewhere."
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
+	@echo "$(VENV) is ready: later calls start at once."
 
 replay: $(READY) ## Run a record: RECORD=2025-10-15 (or number, slug, path), ARGS="--runs 5"
 	@test -n "$(RECORD)" || { echo "error: which record? make replay RECORD=2025-10-15" >&2; exit 2; }

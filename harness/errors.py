@@ -1,6 +1,11 @@
 """The ways in which a command ends badly, each with one line for the person who typed it."""
 
+import click
+
 from timing.text import printable
+
+INTERRUPTED = 130  # the exit code that a shell gives for Ctrl-C
+_warned: set[str] = set()
 
 
 class UserError(Exception):
@@ -13,6 +18,13 @@ class RunFailed(UserError):
     """A run was started and did not end well: a crash, a stall, a loss that does not hold. Exit code 1."""
 
     exit_code = 1
+
+
+def warn(text: str) -> None:
+    """Say on stderr, once in a process, what does not keep a command from going on."""
+    if text not in _warned:
+        _warned.add(text)
+        click.echo(f"warning: {text}", err=True)
 
 
 def in_one_line(error: Exception) -> str | None:

@@ -36,15 +36,16 @@ def words(gains: pd.DataFrame, size: Size) -> tuple[str, str, str]:
     steps, speed, clock = (math.exp(gains[name].sum()) for name in ("steps_log", "speed_log", "clock_log"))
     first, last = minutes_text(gains.minutes_before.iloc[0]), minutes_text(gains.minutes.iloc[-1])
     total = gains.minutes_before.iloc[0] / gains.minutes.iloc[-1]
+    retimed = "" if clock == 1 else f" × {clock:.3f} re-timed"
     if size.is_column:
-        title = f"{total:.1f}× faster: {steps:.1f}× from learning\nin fewer steps, {speed:.1f}× from faster steps"
+        title = f"{total:.1f}× faster = {steps:.1f}× fewer steps\n× {speed:.2f}× faster steps{retimed}"
         subtitle = f"Time = steps × time per step, {first} to {last}"
         source = (
             "Dashed, left bars: fewer steps. 21, 39: a smaller batch means more\n"
             "but faster steps. Source: modded-nanogpt leaderboard, 2026-08-01."
         )
         return title, subtitle, source
-    title = f"{total:.1f}× faster = {steps:.1f}× fewer steps × {speed:.1f}× faster steps"
+    title = f"{total:.1f}× = {steps:.1f}× fewer steps × {speed:.2f}× faster steps{retimed}"
     subtitle = (
         "Training time is the number of steps times the time of one step, so each gain splits exactly in two: "
         "learning more from each step (better ideas), or computing it faster (better engineering). "
@@ -54,7 +55,7 @@ def words(gains: pd.DataFrame, size: Size) -> tuple[str, str, str]:
     source = (
         "21 and 39 made the batch smaller: more steps, each of them faster. "
         f"Split together, for want of a log between them: {merged}. "
-        f"Hollow: record 21 timed again (21b, 21c), which moved the clock by a factor of {1 / clock:.3f}.\n{SOURCE}"
+        f"Hollow: record 21 timed again (21b, 21c), which changed the clock and no model: × {clock:.3f}.\n{SOURCE}"
     )
     return title, subtitle, source
 
@@ -80,7 +81,7 @@ def _cumulative(axes, gains: pd.DataFrame, theme: Theme, size: Size) -> None:
             place = {"x": end, "y": factor[-1] * (1.5 if name == "in all" else 0.58), "ha": "right"}
         else:
             place = {"x": end + len(gains) * 0.008, "y": factor[-1], "ha": "left"}
-        axes.text(s=f"{factor[-1]:.1f}× {name}", fontweight="bold", color=colour, va="center", **place)
+        axes.text(s=f"{factor[-1]:.3g}× {name}", fontweight="bold", color=colour, va="center", **place)
     axes.axhline(1, color=theme.muted, lw=size.line * 0.35, zorder=1)
     axes.set_xlim(0.5, end)
     axes.set_ylim(0.45, 80 if size.is_column else 52)

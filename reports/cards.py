@@ -36,16 +36,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell shows, and the key it sorts by ("" sorts last)."""
+    """What a cell shows, and the key it sorts by ("" sorts last). `more` unfolds below the text."""
 
     text: str
     key: str
+    more: tuple[str, ...] = ()
 
 
 COLUMNS = (
-    *(Column("No"), Column("Date"), Column("What was new"), Column("Listed min", True), Column("Logged min (n)", True)),
-    *(Column("Loss (n)", True), Column("p", True), Column("Steps", True), Column("ms/step", True), Column("Credit")),
-    Column("What disagrees"),
+    *(Column("No"), Column("Date"), Column("What was new"), Column("Listed", True), Column("Logged (n)", True)),
+    *(Column("Others’", True), Column("Loss", True), Column("p", True), Column("Steps", True)),
+    *(Column("ms/step", True), Column("Credit"), Column("What disagrees")),
 )
 
 
@@ -92,11 +93,19 @@ def minutes_text(minutes: float) -> str:
 
 
 def make_card(
-    row, *, ledger: pd.DataFrame, replays: list, curves: set[str], script: Script | None, most_bytes: int
+    row,
+    *,
+    ledger: pd.DataFrame,
+    replays: list,
+    curves: set[str],
+    script: Script | None,
+    most_bytes: int,
+    others: tuple = (),
 ) -> Card:
     """The card of one row of the standings.
 
-    `curves` holds the numbers that have a curve to draw; `most_bytes` is what the markup of its diff may take.
+    `others` are what other people measured (`seconds` or None, `seconds_faster`, `sentence`, `source`); `curves` holds
+    the numbers that have a curve to draw; `most_bytes` is what the markup of its diff may take.
     """
     rival = row.parent if row.parent in curves else ""
     return Card(
@@ -108,7 +117,7 @@ def make_card(
         archived=bool(row.archived),
         shown=script.shown if script else "",
         retiming=bool(row.retiming),
-        cells=cells(row),
+        cells=cells(row, others),
         claim=script.claim if script else "",
         facts=tuple((name, text) for name, text, _ in facts(row) if text),
         source=row.source,
@@ -121,6 +130,11 @@ def make_card(
                 "machine": one.machine,
             }
             for one in ledger.itertuples()
+        ]
+        + [
+            {"kind": "others’ difference", "minutes": "", "n": "", "machine": f"{one.sentence}, says {one.source}"}
+            for one in others
+            if one.sentence
         ],
         disagrees=row.disagrees,
         rival=rival,
@@ -136,8 +150,8 @@ def _diff(script: Script, most_bytes: int) -> Diff:
     return diff(script.against_source, script.source, script.changes, most_bytes)
 
 
-def cells(row) -> tuple[Cell, ...]:
-    """The row of the big table, in the order of `COLUMNS`."""
+def cells(row, others: tuple = ()) -> tuple[Cell, ...]:
+    """The row of the big table, in the order of `COLUMNS`; `others` as `make_card` takes them."""
     runs = f" ({row.runs})" if row.runs else ""
 
     def figure(value: float, how: str, more: str = "") -> Cell:
@@ -149,13 +163,23 @@ def cells(row) -> tuple[Cell, ...]:
         Cell(row.title, row.title.lower()),
         figure(row.listed_minutes, ".4g"),
         figure(row.logged_minutes, ".3f", spread(row.logged_std, ".3f") + runs),
-        figure(row.mean_loss, ".4f", spread(row.std_loss, ".4f") + runs),
+        _others(others),
+        figure(row.mean_loss, ".4f", spread(row.std_loss, ".4f")),
         Cell(p_text(row.p), number(row.p, ".9g")),
         figure(row.steps, ",.0f"),
         figure(row.step_ms, ".2f"),
         Cell(row.credit, row.credit.lower()),
-        Cell("; ".join(row.disagrees), str(len(row.disagrees) or "")),
+        Cell(row.disagrees[0] if row.disagrees else "", str(len(row.disagrees) or ""), row.disagrees[1:]),
     )
+
+
+def _others(others: tuple) -> Cell:
+    """What others measured: minutes, or seconds against record 29 where they tell no more; these sort as unknown."""
+    timed = next((one for one in others if one.seconds), None)
+    if timed is not None:
+        return Cell(f"{timed.seconds / 60:.3f}", f"{timed.seconds / 60:.9g}")
+    told = next((one for one in others if one.seconds_faster), None)
+    return Cell("" if told is None else f"{-told.seconds_faster:+.1f} s".replace("-", "−"), "")
 
 
 def facts(row) -> list[tuple[str, str, float | None]]:

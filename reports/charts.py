@@ -1,14 +1,14 @@
-"""The five figures under their names, and how each becomes bytes."""
+"""The figures under their names, and how each becomes bytes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
 
-from reports import attribution, curves, machine, progress, significance
+from reports import attribution, curves, ladder, machine, progress, significance, telemetry
 from reports.style import COLUMN, DARK, LIGHT, SLIDE, Size, Theme, drawing, to_bytes
 
-__all__ = ["CHARTS", "COLUMN", "DARK", "LIGHT", "SLIDE", "Chart", "file_name", "render"]
+__all__ = ["CHARTS", "COLUMN", "DARK", "LIGHT", "OF_RUNS", "SLIDE", "Chart", "file_name", "render"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,14 @@ CHARTS = {
         Chart("significance", significance.draw, ("losses", "summary"), "Final losses of every run against the target"),
     )
 }
+OF_RUNS = {
+    chart.name: chart
+    for chart in (
+        Chart("telemetry", telemetry.draw, ("telemetry", "marks"), "Loss, norms, activations and optimizer of one run"),
+        Chart("ladder", ladder.draw, ("steps",), "What each technique brought here, beside what was published"),
+    )
+}
+"""Figures of particular runs, drawn when they are asked for."""
 
 
 def render(
@@ -42,7 +50,7 @@ def render(
 
     The same frames give the same bytes. Raises KeyError for an unknown chart or a missing frame.
     """
-    chart = CHARTS[name]
+    chart = (CHARTS | OF_RUNS)[name]
     with drawing(theme, size):
         figure = chart.draw(*(frames[frame] for frame in chart.frames), theme, size)
         return {kind: to_bytes(figure, kind, chart.says) for kind in kinds}

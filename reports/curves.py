@@ -59,16 +59,16 @@ def _entry(name: str, fidelity: str, size: Size) -> str:
 
 
 def _words(records: list[str], size: Size) -> tuple[str, str, str]:
-    """Title, subtitle and source; the title tells of progress where there are several records to show it."""
+    """Title, subtitle and source. The title claims no order: a record may take more steps than the one before."""
     alone = f"How record {records[0]} learns" if len(records) == 1 else ""
     if size.is_column:
         return (
-            alone or "Newer records reach the\nsame loss ever earlier",
+            alone or "How the loss falls,\nrecord by record",
             "Validation loss; dotted: the target, 3.28",
             "Logarithmic below. Source: linked public logs.",
         )
     return (
-        alone or "Newer records reach the same loss ever earlier",
+        alone or "How the loss falls, record by record",
         "Validation loss down to the target of 3.28 (dotted), counted in steps, in text, and in time. The horizontal "
         "axes are logarithmic: the same distance is the same factor.",
         "Published curves: the logs that the leaderboard links. A replay that is not official carries its fidelity.",

@@ -5,7 +5,13 @@ import re
 
 import pandas as pd
 
-START, END = "<!-- leaderboard:start -->", "<!-- leaderboard:end -->"
+
+def markers(name: str) -> tuple[str, str]:
+    """The lines that a page has before and after the generated table of this name."""
+    return f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+
+
+START, END = markers("leaderboard")
 COLUMNS = (
     *(
         "number",
@@ -129,9 +135,10 @@ def link_to(words: object, target: str) -> str:
     return text(words)
 
 
-def splice(page: str, table: str) -> str:
+def splice(page: str, table: str, name: str = "leaderboard") -> str:
     """The page with `table` between its markers. Raises NoMarkers if it does not have just that pair, in order."""
-    if page.count(START) != 1 or page.count(END) != 1 or page.index(START) > page.index(END):
-        raise NoMarkers(f"needs one line {START} and below it one line {END}")
-    before, rest = page.split(START)
-    return f"{before}{START}\n{table}{END}{rest.split(END)[1]}"
+    start, end = markers(name)
+    if page.count(start) != 1 or page.count(end) != 1 or page.index(start) > page.index(end):
+        raise NoMarkers(f"needs one line {start} and below it one line {end}")
+    before, rest = page.split(start)
+    return f"{before}{start}\n{table.rstrip()}\n{end}{rest.split(end)[1]}"

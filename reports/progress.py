@@ -24,7 +24,9 @@ def draw(history: pd.DataFrame, eras: pd.DataFrame, theme: Theme, size: Size) ->
     history = history.assign(x=[date_number(day) for day in history.date])
     figure = new_figure(size)
     axes = _axes(figure, history, theme, size)
-    words = _eras(axes, eras, theme, size)
+    where = {"x": 0.996, "y": 1.0, "transform": axes.transAxes, "va": "top", "ha": "right"}
+    scale = axes.text(s="log scale", color=theme.muted, fontsize=size.small, **where)
+    words = [scale, *_eras(axes, eras, theme, size)]
     _line(axes, history, theme, size)
     _dots(axes, history, theme, size)
     headline(figure, size, theme, title(history, size), _subtitle(history, size), _source(size))

@@ -42,7 +42,8 @@ class Page:
 
     table: as `reports.leaderboard` takes it.  curves: number, step, val_loss, seconds.  replays: our runs, with
     `projected_minutes` and `how`.  replay_curves: run_id, step, val_loss, seconds.  ledger: number, kind, minutes, std,
-    n, machine, note.  scripts: by record number.  figures: by name, "progress" among them.  fidelities: objects with
+    n, machine, note.  scripts: by record number.  others: by record number, what other people measured (objects with
+    seconds, seconds_faster, sentence, source).  figures: by name, "progress" among them.  fidelities: objects with
     name, means, proves, not_proved.
     """
 
@@ -53,6 +54,7 @@ class Page:
     replays: pd.DataFrame = field(default_factory=pd.DataFrame)
     replay_curves: pd.DataFrame = field(default_factory=pd.DataFrame)
     scripts: dict[str, Script] = field(default_factory=dict)
+    others: dict[str, tuple] = field(default_factory=dict)
     fidelities: tuple = ()
 
 
@@ -130,6 +132,7 @@ def _cards(page: Page) -> list[Card]:
             curves=drawable | set(_of(page.replays, row.number).get("number", ())),
             script=page.scripts.get(row.number),
             most_bytes=share,
+            others=page.others.get(row.number, ()),
         )
         for row in page.table.itertuples()
     ]
@@ -149,11 +152,12 @@ def _first_comparison(table: pd.DataFrame) -> tuple[str, str]:
 
 def _data(page: Page) -> dict:
     """What the script needs: the records' figures and texts, the published curves, the replays' curves."""
-    records, before = [], None
+    records, before, clock = [], None, 1.0
     for row in page.table.itertuples():
         gain = ""
         if before and row.listed_minutes > 0:
             gain = f"{100 * (before / row.listed_minutes - 1):+.1f} % speed".replace("-", "−")
+            clock *= row.listed_minutes / before if row.retiming else 1.0
         records.append(
             {
                 "number": row.number,
@@ -163,6 +167,8 @@ def _data(page: Page) -> dict:
                 "gain": gain,
                 "credit": row.credit,
                 "minutes": _plain(row.listed_minutes),
+                "clock": _plain(clock),
+                "others": [[_plain(one.seconds), one.source] for one in page.others.get(row.number, ()) if one.seconds],
                 "steps": _plain(row.steps),
                 "tokens_per_step": _plain(row.tokens_per_step),
                 "share": row.gpus / GPUS if row.gpus > 0 else 1,

@@ -13,7 +13,7 @@ FLOORS = (
     {"harness.replay"},
     {"harness.referee", "harness.diff"},
     {"harness.archive", "harness.tokens"},
-    {"harness.errors", "harness.files", "harness.machine"},
+    {"harness.errors", "harness.files", "harness.machine", "harness.terminal", "harness.version"},
     {"timing", "reports"},
 )
 # The figures are drawn from frames that only the history makes, and by it alone.

@@ -15,6 +15,7 @@ FROZEN_STEPS = 8
 FROZEN_SHARE = 0.05
 LEAST_PACE_MS = 2.0
 ROUNDING_MS = 1.0
+RECOGNISED = 0.1  # share of averages that may contradict a definition which the others follow
 DEFINITIONS = ("from the start", "from step 10", "since the last validation")
 
 
@@ -51,16 +52,19 @@ class Finding:
 
 def timed_lines(run: Run) -> Lines:
     """All lines of `run` that carry a finite time."""
-    step = np.concatenate([run.val_step, run.train_step])
-    time_ms = np.concatenate([run.val_time_ms, run.train_time_ms])
-    average = np.concatenate([run.val_step_avg_ms, run.train_step_avg_ms])
-    line = np.concatenate([run.val_line, run.train_line])
-    validation = np.arange(len(step)) < len(run.val_step)
-    order = np.argsort(line, kind="stable")
     untimed = run.overrides.get("untimed_iterations", "")
     untimed = int(untimed) if untimed.isdecimal() and len(untimed) < 7 else UNTIMED_STEPS
-    lines = Lines(step[order], time_ms[order], average[order], line[order], validation[order], untimed)
-    return lines.only(np.isfinite(lines.time_ms))
+    train, val = np.isfinite(run.train_time_ms), np.isfinite(run.val_time_ms)
+    at = np.searchsorted(run.train_line[train] if not train.all() else run.train_line, run.val_line[val])
+
+    def merged(name: str) -> np.ndarray:
+        """The validations' column put between the training lines', which stand in order already."""
+        column = getattr(run, f"train_{name}")
+        return np.insert(column if train.all() else column[train], at, getattr(run, f"val_{name}")[val])
+
+    columns = map(merged, ("step", "time_ms", "step_avg_ms", "line"))
+    validation = np.insert(np.zeros(int(train.sum()), bool), at, True)
+    return Lines(*columns, validation, untimed)
 
 
 def start_of_count(lines: Lines) -> int:
@@ -100,9 +104,17 @@ def definition_of_average(lines: Lines, validation: bool) -> tuple[str | None, n
     A definition is recognised when at least nine tenths of the averages agree with it within rounding (1 ms of time,
     0.006 ms or 0.1% of average); the others come back as line numbers. (None, all lines) if none is recognised.
     """
-    counted = lines.only(np.arange(len(lines)) >= start_of_count(lines))
-    chosen = counted.only(counted.validation == validation)
-    best, misfits = None, chosen.line
+    name, wrong, checked = nearest_definition(lines, validation)
+    if name is not None and len(wrong) <= RECOGNISED * checked:
+        return name, wrong
+    return None, _counted_of(lines, validation).line
+
+
+def nearest_definition(lines: Lines, validation: bool) -> tuple[str | None, np.ndarray, int]:
+    """The one of DEFINITIONS that the fewest averages contradict, however many: its name, the numbers of the lines that
+    contradict it, and how many averages were held against it. (None, no line, 0) where nothing can be."""
+    chosen = _counted_of(lines, validation)
+    best = None, chosen.line[:0], 0
     for name, divisor, elapsed in _candidates(chosen):
         usable = np.isfinite(chosen.average_ms) & (divisor > 0)
         if not usable.any():
@@ -111,9 +123,15 @@ def definition_of_average(lines: Lines, validation: bool) -> tuple[str | None, n
             expected = elapsed / divisor
             slack = ROUNDING_MS * (1 + (name == DEFINITIONS[2])) / divisor + np.maximum(0.006, 1e-3 * expected)
         wrong = chosen.line[usable & (np.abs(chosen.average_ms - expected) > slack)]
-        if len(wrong) <= 0.1 * usable.sum() and (best is None or len(wrong) < len(misfits)):
-            best, misfits = name, wrong
-    return best, misfits
+        if best[0] is None or len(wrong) < len(best[1]):
+            best = name, wrong, int(usable.sum())
+    return best
+
+
+def _counted_of(lines: Lines, validation: bool) -> Lines:
+    """The validation (or the train) lines that the clock counts."""
+    counted = lines.only(np.arange(len(lines)) >= start_of_count(lines))
+    return counted.only(counted.validation == validation)
 
 
 def _candidates(lines: Lines):
@@ -163,15 +181,20 @@ def stood_still(lines: Lines) -> list[Finding]:
 
 
 def usual_pace(lines: Lines) -> float | None:
-    """Median milliseconds per step between neighbouring lines, None when there are too few."""
+    """Median milliseconds per step between neighbouring lines, of those between which time passes at all: a clock that
+    stands still for most of its steps would else call that usual. None when there are too few."""
     steps = np.diff(lines.step)
     moved = steps > 0
-    return float(np.median(np.diff(lines.time_ms)[moved] / steps[moved])) if moved.any() else None
+    pace = np.diff(lines.time_ms)[moved] / steps[moved]
+    passing = pace[pace > 0]
+    if passing.size:
+        return float(np.median(passing))
+    return 0.0 if moved.any() else None
 
 
 def skipped(run: Run) -> list[Finding]:
     """Train lines that jump over steps where a log otherwise prints them at a steady cadence; steps that go back; train
-    lines of a step that comes twice."""
+    lines of a step that comes twice; train lines that begin late or end early."""
     found = []
     for step, line in ((run.train_step, run.train_line), (run.val_step, run.val_line)):
         back = np.flatnonzero(np.diff(step) < 0) + 1
@@ -186,4 +209,17 @@ def skipped(run: Run) -> list[Finding]:
             Finding(int(run.train_line[i + 1]), f"step {run.train_step[i + 1]} follows step {run.train_step[i]}")
             for i in np.flatnonzero(gaps > cadence)
         ]
+        found += _open_ends(run, cadence)
+    return found
+
+
+def _open_ends(run: Run, cadence: int) -> list[Finding]:
+    """Train lines that begin late or end early, while validations tell that steps were made."""
+    found = []
+    first, last = int(run.train_step[0]), int(run.train_step[-1])
+    if first > cadence + 1:
+        found.append(Finding(int(run.train_line[0]), f"the first step line is of step {first}"))
+    if len(run.val_step) and run.val_step[-1] > last + cadence:
+        ends = f"step lines end at step {last}, validations go on to step {run.val_step[-1]}"
+        found.append(Finding(int(run.train_line[-1]), ends))
     return found

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,10 @@ def _two_sample(a: np.ndarray, b: np.ndarray, confidence: float) -> Interval:
 
 
 def _interval(estimate: float, error: float, freedom: float, n: int, confidence: float) -> Interval:
-    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
+    half = float(special.stdtrit(freedom, (1 + confidence) / 2)) * error
     if error == 0:
         return Interval(estimate, 0.0, 1.0 if estimate == 0 else 0.0, n)
-    return Interval(estimate, half, float(2 * stats.t.sf(abs(estimate) / error, freedom)), n)
+    return Interval(estimate, half, float(2 * special.stdtr(freedom, -abs(estimate) / error)), n)
 
 
 def _finite(values, what: str) -> np.ndarray:

@@ -9,6 +9,7 @@ from timing.text import printable
 
 FIELD_LENGTH = 200
 _MOST_OVERRIDES = 500
+_MOST_GPUS = 64
 
 # Every pattern is anchored at a line's start and has no nested or adjacent repetition of overlapping classes, so that
 # a hostile text costs no more than its length.
@@ -28,6 +29,10 @@ _FACTS = {
 }
 _FACTS = {name: re.compile(pattern, re.MULTILINE | re.IGNORECASE) for name, pattern in _FACTS.items()}
 _STAMP = re.compile(r"^Run UTC timestamp=(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z?)", re.MULTILINE)
+_BUILT = re.compile(
+    r"^Running python [^\n(]{1,60}\([^\n,()]{1,60}, ([A-Z][a-z]{2}) {1,2}(\d{1,2}) (\d{4})\b",
+    re.MULTILINE | re.IGNORECASE,
+)
 _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 _OVERRIDE = re.compile(r"^override ([A-Za-z_][\w.]{0,100})=([^\n]*)$", re.MULTILINE)
 _SMI_DATE = re.compile(
@@ -64,6 +69,7 @@ def read_environment(text: str) -> Environment:
         if name in found.facts:
             found.facts[name] = int(found.facts[name])
     _read_date(text, found)
+    _read_build(text, found)
     _read_gpus(text, found)
     for match in islice(_OVERRIDE.finditer(text), _MOST_OVERRIDES):
         found.overrides[match[1]] = printable(match[2], FIELD_LENGTH)
@@ -88,6 +94,18 @@ def _read_date(text: str, found: Environment) -> None:
         _keep(found, text, "date", match, date)
 
 
+def _read_build(text: str, found: Environment) -> None:
+    """The day on which the Python that ran was built, as ISO 8601."""
+    match = _BUILT.search(text)
+    if match:
+        day = f"{match[3]}-{_MONTHS.find(match[1]) // 3 + 1:02}-{int(match[2]):02}"
+        try:
+            datetime.fromisoformat(day)
+        except ValueError:
+            return
+        _keep(found, text, "python_built", match, day)
+
+
 def _read_gpus(text: str, found: Environment) -> None:
     """Count and name of the GPUs, from the nvidia-smi table or from `nvidia-smi -L`; a bus id counts once."""
     names, first = {}, None
@@ -105,6 +123,7 @@ def _read_gpus(text: str, found: Environment) -> None:
     kinds = list(dict.fromkeys(names.values()))
     _keep(found, text, "gpu", first, " + ".join(kinds))
     found.facts["gpus"] = len(names)
+    found.facts["gpu_ids"] = ",".join(list(names)[:_MOST_GPUS])
     found.line["gpus"] = found.line["gpu"]
     if len(kinds) > 1:
         found.odd.append((found.line["gpu"], "the GPUs are not all of one kind"))

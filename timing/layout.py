@@ -12,9 +12,10 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 BANNER = b"=" * 100
-_RULE = b"-" * 40
+_NAMED = re.compile(rb"^-{40}\r?\n# [^\r\n]{1,300}\.py\r?$", re.MULTILINE)  # quick to tell that there is no helper
 
 # Strings and comments of Python, far enough to know whether a place stands inside a triple-quoted string. Possessive
 # repetition of classes that exclude their end: the scan is linear.
@@ -97,10 +98,20 @@ def first_metric(text: bytes) -> int:
 def split_helpers(source: bytes) -> list[Part]:
     """The modules in a source block: the script first, then each appended helper module."""
     parts, glue, name, begin = [], b"", "", 0
-    for match in _HELPER.finditer(source) if _RULE in source else ():
+    for match in _HELPER.finditer(source) if _NAMED.search(source) else ():
         parts.append(Part(glue, name, source[begin : match.start()]))
         glue, name, begin = match[0], match[1].decode(errors="replace"), match.end()
     return [*parts, Part(glue, name, source[begin:])]
+
+
+def renderings(modules: list[Part]) -> list[bytes]:
+    """The ways in which a source block is hashed by one tool or another: with its helper modules or the script alone,
+    as it stands, without a newline at its end, or with just one. Windows line ends count as Unix ones."""
+    block = b"".join(part.glue + part.content for part in modules).replace(b"\r\n", b"\n")
+    texts = [block, modules[0].content.replace(b"\r\n", b"\n")] if len(modules) > 1 else [block]
+    found = [form for text in texts for form in (text, text.rstrip(b"\n"), text.rstrip(b"\n") + b"\n")]
+    found += [text.removesuffix(b"\n") for text in texts]
+    return list(dict.fromkeys(found))
 
 
 def _unprinted(source: bytes) -> bytes:
@@ -112,7 +123,10 @@ def _unprinted(source: bytes) -> bytes:
 
 
 def _source_end(head: bytes, start: int, banners: list[Banner]) -> tuple[Banner, tuple[tuple[int, str], ...]]:
-    """The banner that ends the source, and what is odd about it."""
+    """The banner that ends the source, and what is odd about it. As a rule that is the first, and nothing more needs to
+    be known of the text than whether it leaves a string open there: the logs of one source share it."""
+    if not _leaves_open(head[start : banners[0].offset]) and _ENVIRONMENT.match(head, _after(head, banners[0].offset)):
+        return banners[0], ()
     inside = _strings(head, start, banners[-1].offset)
     free = [banner for banner in banners if not any(a <= banner.offset < b for a, b in inside)]
     outside = set(free)
@@ -124,6 +138,19 @@ def _source_end(head: bytes, start: int, banners: list[Banner]) -> tuple[Banner,
     if best is None or _METRIC.search(head, free[0].offset, best.offset):
         best = free[0]
     return best, ()
+
+
+@lru_cache(maxsize=4)
+def _leaves_open(text: bytes) -> bool:
+    """Whether a triple-quoted string is still open where `text` ends."""
+    position = 0
+    while match := _QUOTED.search(text, position):
+        position = match.end()
+        if match[0] in (b'"""', b"'''"):
+            position = _closed(text, match[0], position)
+            if position == len(text) and not text.endswith(match[0]):
+                return True
+    return False
 
 
 def _strings(text: bytes, start: int, end: int) -> list[tuple[int, int]]:

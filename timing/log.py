@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -15,6 +15,7 @@ import numpy as np
 from timing.blocks import open_log
 from timing.environment import Environment
 from timing.folders import log_files, total_size
+from timing.layout import renderings
 from timing.oddities import completeness, describe
 from timing.parts import Parts, read_parts
 from timing.run import LogError, Note, Run
@@ -27,8 +28,20 @@ WORTH_PROCESSES = 200_000_000  # bytes that take one core longer than other proc
 
 _PEAK = re.compile(rb"peak memory (?:allocated|consumption): (\d{1,12}) MiB")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-_FACTS = ("python", "torch", "cuda", "triton", "driver", "gpu", "gpus", "device", "world_size", "date")
-_FACTS += ("seed", "manifest", "fidelity", "run_id", "stop_step")
+_FACTS = (
+    "python",
+    "python_built",
+    "torch",
+    "cuda",
+    "triton",
+    "driver",
+    "gpu",
+    "gpus",
+    "gpu_ids",
+    "device",
+    "world_size",
+)
+_FACTS += ("date", "seed", "manifest", "fidelity", "run_id", "stop_step")
 _HELD_LOSSES = 50  # that many earlier losses say with how many decimals a loss is printed
 
 Columns = dict[str, dict[str, np.ndarray]]  # by kind ("val", "train"), then by name
@@ -55,20 +68,29 @@ def read_log(path: str | os.PathLike) -> Run:
     return _assemble(str(path), scan, parts, columns)
 
 
-def read_logs(paths: Iterable[str | os.PathLike], workers: int | None = None) -> list[Run | LogError]:
+def read_logs(
+    paths: Iterable[str | os.PathLike], workers: int | None = None, done: Callable[[], None] = lambda: None
+) -> list[Run | LogError]:
     """Read files and the logs in folders, in `workers` processes (default: all cores) once that is worth starting them.
 
-    In the order of `paths`, a folder's files by name; what cannot be read is a LogError in its place.
+    In the order of `paths`, a folder's files by name; what cannot be read is a LogError in its place. `done` is called
+    after each.
     """
     files = [file for path in paths for file in log_files(path)]
     workers = min(workers or len(os.sched_getaffinity(0)), len(files))
     if workers > 1 and total_size(files) >= WORTH_PROCESSES:
         try:
             with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-                return list(pool.map(_read_or_error, files, chunksize=1 + len(files) // (8 * workers)))
+                size = 1 + len(files) // (32 * workers)
+                return [_told(done, each) for each in pool.map(_read_or_error, files, chunksize=size)]
         except BrokenProcessPool:  # a process was killed, or the caller's script cannot be started anew: read them here
             pass
-    return [_read_or_error(file) for file in files]
+    return [_told(done, _read_or_error(file)) for file in files]
+
+
+def _told(done: Callable[[], None], result: Run | LogError) -> Run | LogError:
+    done()
+    return result
 
 
 def _read_or_error(file: Path | LogError) -> Run | LogError:
@@ -123,6 +145,7 @@ def _source_facts(parts: Parts) -> dict:
         "source": texts[0] if texts else None,
         "helpers": dict(zip(names[1:], texts[1:], strict=True)),
         "source_sha256": hashlib.sha256(parts.source).hexdigest() if texts else None,
+        "source_hashes": tuple(hashlib.sha256(each).hexdigest() for each in renderings(parts.modules)) if texts else (),
         "source_line": parts.layout.source_line if texts else None,
     }
 

@@ -69,6 +69,19 @@ kernels are tuned: static shapes, whole graphs, how many graphs Dynamo keeps (re
 
 
 @dataclass(frozen=True)
+class Losses:
+    """What validation losses (nats) of the target's kind of model can be. `vocabulary` is the tokenizer's: an untrained
+    model gives its logarithm, or more. `impossible` is the target of the track of a model three times the size, on many
+    times the tokens; `unheard_of` lies well below the lowest of 837 public final losses (3.2710), and `early` below
+    every loss that the first quarter of a public run has shown (3.567)."""
+
+    vocabulary: int = 50257
+    impossible: float = 2.92
+    unheard_of: float = 3.25
+    early: float = 3.45
+
+
+@dataclass(frozen=True)
 class Edition:
     """The rules in force from `date` on.
 
@@ -89,7 +102,19 @@ class Edition:
     significance: float | None = None
     waived_for: tuple[str, ...] = ()
     compiler: Compiler = field(default_factory=Compiler)
-    hardware: Hardware = field(default_factory=Hardware)
+    losses: Losses = field(default_factory=Losses)
+    hardware: Hardware | None = field(default_factory=Hardware)
+    track: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its name, with the track where that is not track 1."""
+        return f"{self.name}, {self.track}" if self.track else self.name
+
+    @property
+    def timed(self) -> bool:
+        """Whether the time decides: where any hardware does, it cannot."""
+        return self.hardware is not None
 
     @property
     def date(self) -> datetime.date:

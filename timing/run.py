@@ -45,15 +45,18 @@ class Run:
     source: str | None  # the training script; undecodable bytes are replaced (a note says so)
     helpers: dict[str, str]  # appended helper modules by the name that the log gives them; never use it as a path
     source_sha256: str | None  # of the source block's bytes, helpers included: for a lone script, of its file
+    source_hashes: tuple[str, ...]  # of the same block as others take it, see `timing.layout.renderings`
     source_line: int | None
 
     python: str | None
+    python_built: str | None  # day of the interpreter's build, ISO 8601
     torch: str | None
     cuda: str | None
     triton: str | None
     driver: str | None
     gpu: str | None  # name in the nvidia-smi table, or of a mixed table the names joined by " + "
     gpus: int | None  # rows of the nvidia-smi table: GPUs of the machine, while world_size counts ranks
+    gpu_ids: str | None  # bus ids of those rows, or UUIDs of `nvidia-smi -L`, in order and joined by commas
     device: str | None  # GPU name as the script itself printed it
     world_size: int | None
     date: str | None  # ISO 8601, in the zone of the machine unless it ends in Z

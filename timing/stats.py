@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special  # its special functions load in a fifth of the time that scipy.stats takes
 
 USUAL_SPREAD = 0.0013
 """Run-to-run deviation of the final loss (nats): typical of the records since 2025-02, whose published logs pool to
@@ -88,7 +88,7 @@ def target_test(losses, target: float = 3.28, alpha: float = 0.01) -> TargetTest
     p_value = upper = None
     if std is not None and not _no_spread(losses):
         p_value = float(t_test_p(losses, target))
-        upper = mean + float(stats.t.ppf(1 - alpha, n - 1)) * std / math.sqrt(n)
+        upper = mean + float(special.stdtrit(n - 1, 1 - alpha)) * std / math.sqrt(n)
     return TargetTest(
         n=n,
         target=target,
@@ -112,7 +112,10 @@ def t_test_p(losses: np.ndarray, target: float) -> np.ndarray:
 
     p = P(T_{n-1} <= (mean - target) / (s / sqrt(n))), with s the sample deviation (n - 1).
     """
-    return stats.ttest_1samp(losses, target, axis=-1, alternative="less").pvalue
+    n = losses.shape[-1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = (losses.mean(-1) - target) / (losses.std(-1, ddof=1) / math.sqrt(n))
+    return special.stdtr(n - 1, t)
 
 
 def runs_needed(mean: float, std: float | None, n: int, target: float = 3.28, alpha: float = 0.01) -> int | None:
@@ -129,7 +132,7 @@ def runs_needed(mean: float, std: float | None, n: int, target: float = 3.28, al
     total = np.arange(least, MOST_RUNS + 1)
     total = total[total >= 2]
     with np.errstate(divide="ignore"):
-        enough = stats.t.sf(gap * np.sqrt(total) / spread, total - 1) < alpha
+        enough = special.stdtr(total - 1, -gap * np.sqrt(total) / spread) < alpha
     return int(total[np.argmax(enough)] - n) if enough.any() else None
 
 
@@ -169,7 +172,7 @@ def _log_mixture(gain, variance, spread):
     precision = 2 * spread**2
     total = variance + precision
     return (
-        math.log(2) + 0.5 * np.log(precision / total) + gain**2 / (2 * total) + stats.norm.logcdf(gain / np.sqrt(total))
+        math.log(2) + 0.5 * np.log(precision / total) + gain**2 / (2 * total) + special.log_ndtr(gain / np.sqrt(total))
     )
 
 

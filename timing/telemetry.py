@@ -33,11 +33,18 @@ def read_telemetry(path: str | os.PathLike) -> list[Telemetry]:
         for block in blocks(file, str(path), Tally()):
             for line in np.flatnonzero(block.words[block.starts] == _WORD).tolist():
                 text = bytes(block.memory[block.starts[line] : block.ends[line]])
-                opening = _OPENING.match(text)
-                if opening:
-                    figures = {match[1].decode(): _numbers(match) for match in _FIGURE.finditer(text, opening.end())}
-                    found.append(Telemetry(block.first_line + line, int(opening[1]), figures))
+                if telemetry := parse_telemetry(text, block.first_line + line):
+                    found.append(telemetry)
     return found
+
+
+def parse_telemetry(text: bytes, line: int = 0) -> Telemetry | None:
+    """The telemetry line that `text` is, number `line` of its log, or None."""
+    opening = _OPENING.match(text)
+    if opening is None:
+        return None
+    figures = {match[1].decode(): _numbers(match) for match in _FIGURE.finditer(text, opening.end())}
+    return Telemetry(line, int(opening[1]), figures)
 
 
 def _numbers(match: re.Match) -> tuple[float, ...]:

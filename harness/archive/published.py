@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from harness.archive.find import ROOT, Record, discover, number_key
+from harness.archive.leaderboard import UPSTREAM, linked_arms
 from harness.errors import UserError
 
-UPSTREAM = "https://github.com/KellerJordan/modded-nanogpt"
 TOLD_BY_RECORD = ("minutes", "steps", "tokens_per_step", "step_avg_ms", "torch", "logged_minutes", "note")
 
 
@@ -19,7 +19,7 @@ def read_table(name: str, root: Path | str | None = None) -> pd.DataFrame:
     """One of the three tables, numbers of records as text. Raises UserError if it is missing or cannot be parsed."""
     path = Path(root or ROOT) / name
     try:
-        return pd.read_csv(path, dtype={"number": str, "source": str, "pull_request": str})
+        return pd.read_csv(path, dtype={"number": str, "source": str, "code": str, "pull_request": str})
     except FileNotFoundError:
         raise UserError(f"{path} is missing; take it from the project's repository") from None
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
@@ -87,20 +87,16 @@ def _with_record(row: dict, key: str, record: Record) -> dict:
 
 
 def arms(root: Path | str | None = None) -> pd.DataFrame:
-    """The runs that may be averaged: of each record those with the source, steps and GPUs of its linked log.
+    """The runs that may be averaged: of each record those with the code, steps and GPUs of its linked log.
 
-    number, log, source, steps, final_val_loss, final_train_time_ms, gpus, gpu, linked; `others` counts the runs of the
-    record's folder that were set apart. A record without a linked log is missing.
+    number, log, source, code, steps, final_val_loss, final_train_time_ms, gpus, gpu, linked; `others` counts the runs
+    of the record's folder that were set apart. A record without a linked log is missing.
     """
     runs = read_table("runs.csv", root)
-    chosen = []
-    for _, folder in runs.groupby("number", sort=False):
-        linked = folder[folder.linked == "yes"]
-        if linked.empty:
-            continue
-        same = (folder[["source", "steps", "gpus"]] == linked[["source", "steps", "gpus"]].iloc[0]).all(axis=1)
-        chosen.append(folder[same].assign(others=int((~same).sum())))
-    return pd.concat(chosen, ignore_index=True) if chosen else runs.assign(others=0)
+    chosen = {(row["number"], row["log"]) for rows in linked_arms(Path(root or ROOT)).values() for row in rows}
+    inside = pd.Series([pair in chosen for pair in zip(runs.number, runs.log)], index=runs.index, dtype=bool)
+    others = (~inside).groupby(runs.number).sum()
+    return runs[inside].assign(others=runs.number.map(others)).reset_index(drop=True)
 
 
 def published_curves(root: Path | str | None = None) -> pd.DataFrame:

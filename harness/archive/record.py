@@ -87,7 +87,9 @@ class Record:
 
     @property
     def label(self) -> str:
-        """How the record is called in a sentence: `record 40`, or the script's name."""
+        """How the record is called in a sentence: `record 40`, the folder's name without a number, or the script's."""
+        if self.number == "0":
+            return self.folder.name
         return f"record {self.number}" if self.number else self.script_name
 
     @property
@@ -160,6 +162,8 @@ def load(folder: Path | str) -> Record:
         raise UserError(f"{path}: no such file; a record folder holds {FACTS} and {SCRIPT}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path}: {error}") from None
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply to be read") from None
     problems = _problems(table)
     if problems:
         raise UserError(f"{path}: {'; '.join(problems)}")

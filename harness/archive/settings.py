@@ -2,6 +2,8 @@
 
 import ast
 import difflib
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,8 @@ from harness.errors import UserError
 
 CLASS = "Settings"
 OWN_OPTIONS = {"data_dir": "data-dir", "log_file": "runs-dir", "seed": "seed", "telemetry_every": "telemetry"}
+# Of these there is at least one; of others, such as warm-up steps, there may be none.
+SIZES = re.compile(r"num_\w+|(\w+_)?(dim|size|heads|layers|tokens|rows|block|base)|\w+_per_step|val_loss_every")
 TYPES = {"int": int, "float": float, "tuple": ast.literal_eval}
 
 
@@ -86,7 +90,7 @@ def parse_assignments(assignments: tuple[str, ...], settings: dict[str, Setting]
 
 
 def check(name: str, value: object, settings: dict[str, Setting]) -> None:
-    """Raise UserError if there is no such setting, or the value is not of its type."""
+    """Raise UserError if there is no such setting, or the value is not of its type or makes no sense."""
     if name not in settings:
         close = difflib.get_close_matches(name, settings, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(settings)}"
@@ -96,9 +100,25 @@ def check(name: str, value: object, settings: dict[str, Setting]) -> None:
         raise UserError(f"{name} is true or false, not {value!r}")
     if kind in TYPES:
         try:
-            TYPES[kind](as_text(value))
-        except (ValueError, TypeError, SyntaxError):
+            read = TYPES[kind](as_text(value))
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             raise UserError(f"{name} is of type {kind}: {value!r} is not") from None
+        if why := _senseless(settings[name], read):
+            raise UserError(f"{name} is {why}, not {value}")
+
+
+def _senseless(setting: Setting, value: object) -> str:
+    """What a value of the right type would have to be, "" if nothing speaks against it."""
+    if setting.kind == "float" and not math.isfinite(value):
+        return "a finite number"
+    counts = setting.kind == "int" and isinstance(setting.default, int)
+    if counts and setting.default > 0 and value < 1 and SIZES.fullmatch(setting.name):
+        return "at least 1"
+    if counts and setting.default >= 0 and value < 0:
+        return "at least 0"
+    if setting.kind == "int" and not -(2**63) <= value < 2**63:
+        return "a number of 64 bits"
+    return ""
 
 
 def as_text(value: object) -> str:

@@ -9,7 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harness.archive.find import ROOT, resolve
+from harness.archive.draft_checks import draft_problems
+from harness.archive.find import CLONE, ROOT, resolve
 from harness.archive.record import FACTS, SCRIPT, Record, load
 from harness.archive.shown import proof, with_shown
 from harness.errors import RunFailed, UserError
@@ -47,13 +48,14 @@ sha256 = ""                   # written by `harness freeze`
 def new(slug: str, parent: str, into: Path | None = None, date: datetime.date | None = None) -> Path:
     """Start a submission: the folder `<date>-<slug>` with `parent`'s script and the facts that a newcomer has.
 
-    It replays at once, as the parent does. `into` is by default the archive itself, `date` today. Raises UserError.
+    It replays at once, as the parent does. `into` is by default the archive itself, or
+    `drafts/` where that is installed and not a clone; `date` is by default today. Raises UserError.
     """
     record = resolve(parent)
     slug, date = slug.strip().lower(), date or datetime.date.today()
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug):
         raise UserError(f"{slug!r} cannot name a folder: small letters, digits and single hyphens, as in sparse-gate")
-    folder = Path(into or ROOT) / f"{date}-{slug}"
+    folder = Path(into or (ROOT if CLONE else "drafts")) / f"{date}-{slug}"
     if folder.exists():
         raise UserError(f"{folder} is there already: choose another name")
     record.script_sha256()  # that the script can be read is best said before anything is made
@@ -112,6 +114,8 @@ def freeze(folder: Path, again: bool = False) -> str:
             f"{record.script} was frozen as {record.sha256[:12]} and is {digest[:12]} now: put the frozen script back, "
             "make a new record of it with `harness new`, or freeze it again with --again"
         )
+    if problems := draft_problems(record):
+        raise UserError("\n       ".join(problems))
     facts = with_shown(_with_hash(folder / FACTS, digest), shown)
     with tempfile.TemporaryDirectory(prefix="freeze-") as aside:
         candidate = Path(aside) / folder.resolve().name
@@ -147,10 +151,13 @@ def _with_hash(path: Path, digest: str) -> str:
 
 
 def _run_contract(folder: Path) -> None:
-    """Run the contract tests on one record folder, their output on this terminal. Raises RunFailed if one fails."""
+    """Run the contract tests on one record folder, up to the first that fails, their output on this terminal.
+
+    Raises RunFailed if one fails.
+    """
     if not CONTRACT.is_file():
         raise UserError("the contract tests are not here: freeze in a checkout of the repository")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(CONTRACT)]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--tb=short", "-p", "no:cacheprovider", str(CONTRACT)]
     environment = os.environ | {"CONTRACT_RECORD": str(folder.resolve())}
     ended = subprocess.run(command, env=environment, cwd=CONTRACT.parents[2])
     if ended.returncode == 5:

@@ -1,5 +1,7 @@
 """`harness audit`: every record held against its hash, its contract, the public tables and its own logs."""
 
+import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +37,7 @@ def audit(root: Path | str | None = None) -> Audit:
     """
     root = Path(root or ROOT)
     tables = {name: read_table(f"{name}.csv", root) for name in ("leaderboard", "runs", "curves")}
-    return Audit(tuple(finding for record in discover(root) for finding in _record(record, tables)))
+    return Audit(tuple(finding for record in discover(root, strict=True) for finding in _record(record, tables)))
 
 
 def _record(record: Record, tables: dict) -> list[Finding]:
@@ -43,6 +45,14 @@ def _record(record: Record, tables: dict) -> list[Finding]:
     found = [audit_hash(record), *audit_contract(record), audit_imports(record), audit_compiler(record)]
     found += [*audit_listed(record, tables["leaderboard"]), audit_curve(record, tables["curves"])]
     return [*found, *audit_ledger(record, tables["runs"]), *audit_logs(record), audit_shown(record)]
+
+
+def to_json(every: bool, root: Path | str | None = None) -> int:
+    """Print the same findings as JSON; the exit code likewise."""
+    result = audit(root)
+    told = [dataclasses.asdict(finding) for finding in result.findings if every or finding.status != PASS]
+    click.echo(json.dumps(told, indent=1))
+    return 1 if result.failures else 0
 
 
 def show(every: bool, root: Path | str | None = None) -> int:

@@ -9,9 +9,9 @@ from harness.audit.finding import FAIL, NOTE, PASS, Finding
 from harness.audit.script import code_of, script_hashes
 from harness.errors import UserError
 from harness.referee.checks import Case
-from harness.referee.clock_checks import check_witness
 from harness.referee.source.rules import is_script
 from harness.referee.submission import Entry, collect
+from harness.referee.witness_check import check_witness
 from harness.replay.fidelity import LABELS
 from timing.ledger import Entry as Time
 from timing.ledger import Ledger, measured
@@ -104,7 +104,7 @@ def ledger_of(record: Record, runs: pd.DataFrame) -> Ledger:
     linked = folder[folder.linked == "yes"]
     if len(linked):
         first = linked.iloc[0]
-        arm = folder[(folder.source == first.source) & (folder.steps == first.steps) & (folder.gpus == first.gpus)]
+        arm = folder[(folder.code == first.code) & (folder.steps == first.steps) & (folder.gpus == first.gpus)]
         times = arm.final_train_time_ms.dropna() / 1000
         if len(times):
             entries.append(measured("logged", times, f"{first.gpus}x {first.gpu}", int(first.gpus)))

@@ -5,17 +5,21 @@ from pathlib import Path
 import click
 import cloup
 
+from harness.commands.options import RecordName
+
 
 @click.command()
 @click.argument("slug")
-@click.option("--from", "parent", required=True, metavar="RECORD", help="The record that the submission builds on.")
+@click.option("--from", "parent", required=True, type=RecordName(), help="The record that the submission builds on.")
 @click.option("--into", type=click.Path(path_type=Path), help="Where the folder is made. Default: the archive.")
 def new(slug, parent, into):
     """Start a submission: a folder named after today and SLUG, with RECORD's script to change."""
+    from harness.archive.draft_checks import what_to_change
+    from harness.archive.record import load
     from harness.archive.submit import new
 
     folder = new(slug, parent, into)
-    click.echo(f"{folder}\nnext: harness replay {folder}/, harness diff {parent} {folder}/, harness freeze {folder}")
+    click.echo("\n".join([f"{folder} is a copy of {parent}; to make it yours:", *what_to_change(load(folder))]))
 
 
 @click.command()

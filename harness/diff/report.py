@@ -1,5 +1,6 @@
 """`harness diff A B`: what happened between two records, as one text for the terminal or the pager."""
 
+import json
 import shutil
 import sys
 import textwrap
@@ -19,12 +20,21 @@ ABSENT = "—"
 UNITS = {"minutes": "min", "logged_minutes": "min", "step_avg_ms": "ms", "gpu_memory_gib": "GiB"}
 
 
-def diff(old: str, new: str, *, only_stat: bool = False, only_facts: bool = False, colour: bool | None = None, **how):
+def diff(
+    old: str,
+    new: str,
+    *,
+    only_stat: bool = False,
+    only_facts: bool = False,
+    colour: bool | None = None,
+    nearest: bool = False,
+    **how,
+) -> str:
     """The text that explains how record `new` differs from record `old`; both are names as `resolve` takes them.
 
     `how` are fields of Options. Raises UserError for unknown records and unreadable scripts.
     """
-    records = resolve(old), resolve(new)
+    records = resolve(old, nearest=nearest), resolve(new, nearest=nearest)
     sources = [record.read_script() for record in records]
     columns = min(max(shutil.get_terminal_size((120, 24)).columns, NARROWEST), WIDEST)
     colour = sys.stdout.isatty() if colour is None else colour
@@ -39,6 +49,31 @@ def diff(old: str, new: str, *, only_stat: bool = False, only_facts: bool = Fals
         for part in parts:
             view.section(part)
     return view.text()
+
+
+def as_json(old: str, new: str, nearest: bool = False) -> str:
+    """The same as JSON: the two records, lines changed section by section, settings and facts that differ, and the
+    changed lines themselves as (kind, line before, line after, text). Raises UserError likewise."""
+    records = resolve(old, nearest=nearest), resolve(new, nearest=nearest)
+    parts = compare(*(record.read_script() for record in records))
+    changed = [read_settings(record.script) or {} for record in records]
+    names = ("section", "before", "after", "added", "deleted", "moved")
+    content = {
+        "old": {"number": records[0].number, "slug": records[0].slug},
+        "new": {"number": records[1].number, "slug": records[1].slug},
+        "summary": summary(parts),
+        "sections": [dict(zip(names, (row[0], *map(int, row[1:])))) for row in stat(parts)],
+        "settings": [dict(zip(("name", "old", "new"), row)) for row in settings(*changed)],
+        "facts": [dict(zip(("name", "old", "new"), row)) for row in figures(*records)],
+        "lines": [
+            {"section": part.title, "kind": line.kind, "moved": line.moved, "old": line.old, "new": line.new}
+            | {"text": line.text}
+            for part in parts
+            for line in part.lines
+            if line.kind != "same" or line.moved
+        ],
+    }
+    return json.dumps(content, indent=1)
 
 
 def _header(view: View, records: tuple[Record, Record], sources: list[str], parts: list[SectionDiff]) -> None:

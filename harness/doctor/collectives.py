@@ -11,7 +11,14 @@ import time
 import torch
 import torch.distributed as dist
 
-SIZES = (1 << 13, 1 << 20, 1 << 24, 1 << 26)  # bytes of the whole buffer
+# Bytes of what the records send, whole and in bf16: 768 wide, 3072 in the MLP, a vocabulary of 50,304.
+MESSAGES = {
+    "gate": 1 << 13,
+    "matrix": 2 * 768 * 3072,
+    "DDP bucket": 25 << 20,
+    "embedding": 2 * 50304 * 768,
+}
+HIDDEN = "DDP bucket"  # what is sent while matrices are multiplied
 BUDGET_S = 0.2  # for each collective and size, about
 
 
@@ -23,6 +30,34 @@ def collectives(whole: torch.Tensor, part: torch.Tensor) -> dict:
         "reduce_scatter": (lambda: dist.reduce_scatter_tensor(part, whole, op=dist.ReduceOp.AVG), size - 1),
         "all_gather": (lambda: dist.all_gather_into_tensor(whole, part), size - 1),
     }
+
+
+def overlap(message: str, device, synchronise) -> dict:
+    """How much of an all_reduce hides behind matmuls that take about as long, on the same device."""
+    whole = torch.zeros(MESSAGES[message] // 2, dtype=torch.bfloat16, device=device)
+    side = 4096 if device.type == "cuda" else 256
+    a = torch.ones(side, side, dtype=torch.bfloat16, device=device)
+
+    def send():
+        return dist.all_reduce(whole, async_op=True)
+
+    communication = seconds_per_call(lambda: send().wait(), synchronise, device)
+    once = seconds_per_call(lambda: a @ a, synchronise, device)
+    repeats = max(1, round(communication / once))
+
+    def compute():
+        for _ in range(repeats):
+            a @ a
+
+    def both():
+        sent = send()
+        compute()
+        sent.wait()
+
+    computation, together = (seconds_per_call(call, synchronise, device) for call in (compute, both))
+    hidden = (computation + communication - together) / min(computation, communication)
+    times = {"compute_ms": computation, "communication_ms": communication, "together_ms": together}
+    return {name: 1e3 * seconds for name, seconds in times.items()} | {"hidden": min(1.0, max(0.0, hidden))}
 
 
 def seconds_per_call(call, synchronise, device) -> float:
@@ -59,7 +94,8 @@ def main():
     dist.init_process_group("nccl" if cuda else "gloo", device_id=device if cuda else None)
     synchronise = torch.cuda.synchronize if cuda else lambda: None
     size = dist.get_world_size()
-    for number_of_bytes in SIZES:
+    common = {"ranks": size, "backend": dist.get_backend()}
+    for message, number_of_bytes in MESSAGES.items():
         whole = torch.zeros(number_of_bytes // 2, dtype=torch.bfloat16, device=device)
         part = torch.zeros(whole.numel() // size, dtype=torch.bfloat16, device=device)
         for name, (call, factor) in collectives(whole, part).items():
@@ -67,8 +103,16 @@ def main():
             algorithm = number_of_bytes / seconds / 1e9
             figures = {"ms": 1e3 * seconds, "algorithm_gb_s": algorithm, "bus_gb_s": algorithm * factor / size}
             if dist.get_rank() == 0:
-                measured = {"name": name, "bytes": number_of_bytes, "ranks": size, "backend": dist.get_backend()}
-                print(json.dumps({**measured, **figures}), flush=True)
+                print(
+                    json.dumps({"name": name, "message": message, "bytes": number_of_bytes, **common, **figures}),
+                    flush=True,
+                )
+    figures = overlap(HIDDEN, device, synchronise)
+    if dist.get_rank() == 0:
+        print(
+            json.dumps({"name": "overlap", "message": HIDDEN, "bytes": MESSAGES[HIDDEN], **common, **figures}),
+            flush=True,
+        )
     dist.destroy_process_group()
 
 

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats as distributions
+from scipy import special
 
 from harness.archive.find import resolve
 from harness.archive.published import arms, history, published_curves
 from harness.errors import UserError
+from harness.history.ledgers import GPUS, projected
 from harness.history.replayed import Replays, read_replays
 from timing.ledger import gain
 from timing.rules import EDITIONS, Edition
 from timing.stats import target_test
 
 LANDMARKS = ("01", "05", "12", "24", "40")
-GPUS = 8
 TRUST = ("official", "same-batch", "stand-in", "shortened")
 """Fidelities whose step time means something, the most telling first; a smoke replay times nothing."""
 
@@ -105,7 +105,7 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
         test = target_test(series.val_loss)
         error = math.nan
         if test.std:
-            error = float(distributions.t.ppf(0.99, test.n - 1)) * test.std / math.sqrt(test.n)
+            error = float(special.stdtrit(test.n - 1, 0.99)) * test.std / math.sqrt(test.n)
         rows.append(
             {
                 "series": key,
@@ -187,20 +187,6 @@ def machine(replays: Replays, root: Path | str | None = None) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
-
-
-def projected(run, full_steps: float) -> tuple[float | None, str]:
-    """A run's time in minutes on eight GPUs and how it was had: as measured, or by steps and GPUs in proportion.
-
-    `run` is a row of `Replays.runs`; `full_steps` the record's steps (nan if unknown). Time None if it cannot be told.
-    """
-    share = run.ranks / GPUS
-    scale = "" if share == 1 else f" × {run.ranks}/{GPUS}"
-    if run.complete and run.minutes and run.fidelity != "shortened":
-        return run.minutes * share, f"time{scale}" if scale else "measured"
-    if run.step_ms and full_steps and not math.isnan(full_steps):
-        return run.step_ms * full_steps / 60_000 * share, f"median step × all steps{scale}"
-    return None, ""
 
 
 def everything(runs_dir: Path | str = "runs", names: tuple[str, ...] = (), root: Path | str | None = None) -> dict:

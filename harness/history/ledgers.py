@@ -1,16 +1,22 @@
-"""Every record's time ledger, filled from the leaderboard, the public logs and our own replays."""
+"""A record's time ledger, filled from the leaderboard, the public logs, others' re-timings and our own replays."""
 
 import math
+from collections.abc import Iterable
 
-import pandas as pd
+from harness.archive.leaderboard import Retimed
+from timing import ledger
+from timing.ledger import Entry, Ledger
 
-from timing.ledger import Entry, Ledger, projected
-
+GPUS = 8
 LEADERBOARD = "8 × H100, as the leaderboard lists it"
 
 
-def ledger_of(row: dict, retimings: tuple[dict, ...] = (), replays: pd.DataFrame | None = None) -> Ledger:
-    """The ledger of one record. `row` and `retimings` are rows of the standings, `replays` our runs of the record.
+def ledger_of(
+    row: dict, retimings: tuple[dict, ...] = (), replays: Iterable = (), others: tuple[Retimed, ...] = ()
+) -> Ledger:
+    """The ledger of one record. `row` and `retimings` are rows of the standings, `others` what other people measured.
+
+    `replays` are our runs of the record: objects with the fields of `replayed.COLUMNS`, `projected_minutes` and `how`.
 
     A replay's own time is entered as re-timed, by the launcher's clock as witnessed, and on fewer or more GPUs also as
     projected; each note is its fidelity, with the number of steps if that is not the record's. A smoke replay times
@@ -27,8 +33,12 @@ def ledger_of(row: dict, retimings: tuple[dict, ...] = (), replays: pd.DataFrame
         )
     for again in retimings:
         entries.append(Entry("re-timed", again["listed_minutes"] * 60, LEADERBOARD, note=f"as {again['number']}"))
-    for run in () if replays is None else replays[replays.fidelity != "smoke"].itertuples():
-        entries += _replayed(run)
+    for other in others:
+        if other.seconds:
+            entries.append(Entry("re-timed", other.seconds, other.source, n=other.runs, std=other.std))
+    for run in replays:
+        if run.fidelity != "smoke":
+            entries += _replayed(run)
     return Ledger(row["number"], tuple(entries))
 
 
@@ -43,7 +53,7 @@ def _replayed(run) -> list[Entry]:
             seen = own.seconds * run.witness_ratio
             entries.append(Entry("witnessed", seen, f"{run.machine}, the launcher's clock", run.ranks, 1, note=note))
         if run.ranks != 8 and run.fidelity != "shortened":
-            onto_eight = projected(own)
+            onto_eight = ledger.projected(own)
             return [
                 *entries,
                 Entry("projected", onto_eight.seconds, f"{run.machine}: {run.how}", 8, 1, note=run.fidelity),
@@ -54,18 +64,15 @@ def _replayed(run) -> list[Entry]:
     return entries
 
 
-def ledgers(table: pd.DataFrame, replays: pd.DataFrame) -> pd.DataFrame:
-    """All ledgers as one frame, kinds never mixed: number, kind, minutes, std, n, gpus, machine, note.
+def projected(run, full_steps: float) -> tuple[float | None, str]:
+    """A run's time in minutes on eight GPUs and how it was had: as measured, or by steps and GPUs in proportion.
 
-    `table` is `standings()`; `replays` our runs with `projected_minutes` and `how`.
+    `run` is a row of `Replays.runs`; `full_steps` the record's steps (nan if unknown). Time None if it cannot be told.
     """
-    rows, again = [], {}
-    for row in table[table.retiming].to_dict("records"):
-        again.setdefault(row["number"][:-1], []).append(row)
-    for row in table.to_dict("records"):
-        mine = replays[replays.number == row["number"]]
-        for entry in ledger_of(row, tuple(again.get(row["number"], ())), mine).entries:
-            std = math.nan if entry.std is None else entry.std / 60
-            figures = (entry.seconds / 60, std, entry.n, entry.gpus)
-            rows.append((row["number"], entry.kind, *figures, entry.machine, entry.note))
-    return pd.DataFrame(rows, columns=["number", "kind", "minutes", "std", "n", "gpus", "machine", "note"])
+    share = run.ranks / GPUS
+    scale = "" if share == 1 else f" × {run.ranks}/{GPUS}"
+    if run.complete and run.minutes and run.fidelity != "shortened":
+        return run.minutes * share, f"time{scale}" if scale else "measured"
+    if run.step_ms and full_steps and not math.isnan(full_steps):
+        return run.step_ms * full_steps / 60_000 * share, f"median step × all steps{scale}"
+    return None, ""

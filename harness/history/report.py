@@ -5,8 +5,11 @@ from itertools import product
 from pathlib import Path
 
 import pandas as pd
+from rich.table import Table
 
+from harness.archive import places
 from harness.archive.find import ROOT, Record, ancestor, discover
+from harness.archive.leaderboard import read_retimed
 from harness.archive.outline import docstring
 from harness.archive.published import published_curves
 from harness.diff import hunks
@@ -14,17 +17,17 @@ from harness.diff.diff import Line, SectionDiff, compare
 from harness.diff.report import summary
 from harness.errors import UserError
 from harness.files import write_whole
-from harness.history import frames
-from harness.history.ledgers import ledgers
+from harness.history import frames, inside
+from harness.history.chain import chain_table
+from harness.history.ledgers import projected
 from harness.history.replayed import read_replays
-from harness.history.standings import standings
+from harness.history.standings import ledgers, standings
 from harness.replay.fidelity import LABELS
 from reports import charts, leaderboard, site
 from reports.cards import Script
 from reports.diffs import Row
 
 REPOSITORY = ROOT.parent
-OUT = REPOSITORY / "reports" / "out"
 FIGURES = REPOSITORY / "reports" / "figures"
 COMMITTED = ("progress", "attribution")
 CONTEXT = 2  # unchanged lines around a change, on the page
@@ -35,12 +38,15 @@ PAGES = {"README.md": True, "records/README.md": False}
 def draw(names: tuple[str, ...], out: Path | None, records: tuple[str, ...], runs_dir: Path, write: bool) -> str:
     """Draw charts (default: all) as SVG and PNG, light and dark, slide and column, into `out`; returns what was made.
 
+    `telemetry` and `ladder` are followed by the runs, or ladders, that they show.
     `write` also renews the committed figures. UserError for an unknown chart, and for one asked for by name that has
     nothing to show; among all of them such a one is left out, and the text says so.
     """
+    if names and names[0] in charts.OF_RUNS:
+        return inside.draw(names[0], names[1:], out)
     if unknown := [name for name in names if name not in charts.CHARTS]:
-        raise UserError(f"no chart {unknown[0]!r}; there are {', '.join(charts.CHARTS)}")
-    out, said = _folder(out or OUT), []
+        raise UserError(f"no chart {unknown[0]!r}; there are {', '.join([*charts.CHARTS, *charts.OF_RUNS])}")
+    out, said = _folder(out or places.reports_dir()), []
     data = frames.everything(runs_dir, records)
     for name in names or charts.CHARTS:
         if name == "machine" and data["replays"].empty:
@@ -94,6 +100,21 @@ def leaderboard_text(kind: str, root: Path | None = None) -> str:
     return makers[kind](standings(root))
 
 
+def leaderboard_table(root: Path | None = None) -> Table:
+    """The leaderboard for a terminal: what fits on a line of it; `show` has the rest of a record."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name, wide in (("", False), ("date", False), ("what was new", True), ("listed", False), ("logged", False)):
+        table.add_column(name, justify="right" if name.endswith("ed") else "left", no_wrap=not wide)
+    table.add_column("loss", justify="right", no_wrap=True)
+    table.add_column("what disagrees", max_width=34)
+    for row in standings(root).itertuples():
+        figures = (row.listed_minutes, ".4g"), (row.logged_minutes, ".3f"), (row.mean_loss, ".4f")
+        minutes, logged, loss = (leaderboard.number(*figure) for figure in figures)
+        words = (f"{row.date:%Y-%m-%d}", row.title, minutes, logged, loss, "; ".join(row.disagrees))
+        table.add_row(row.number, *words, style=None if row.archived else "dim")
+    return table
+
+
 def renewed_pages(repository: Path = REPOSITORY) -> dict[Path, str]:
     """Each page with a generated table, and the text that it should have. UserError where the markers are missing."""
     table, pages = standings(repository / "records"), {}
@@ -105,6 +126,8 @@ def renewed_pages(repository: Path = REPOSITORY) -> dict[Path, str]:
         text = leaderboard.to_markdown(shown, compact, "records" if compact else "")
         try:
             pages[path] = leaderboard.splice(path.read_text(), text)
+            if not compact and (repository / "records" / "shown.csv").is_file():
+                pages[path] = leaderboard.splice(pages[path], chain_table(repository / "records"), "chain")
         except leaderboard.NoMarkers as error:
             raise UserError(f"{path} {error}") from None
     return pages
@@ -119,7 +142,7 @@ def write_pages(repository: Path = REPOSITORY) -> str:
 
 def write_report(out: Path | None, runs_dir: Path, root: Path | None = None) -> Path:
     """Write the static page `index.html` into `out`; returns its path."""
-    return _save(_folder(out or OUT), "index.html", site.render(page(runs_dir, root)))
+    return _save(_folder(out or places.reports_dir()), "index.html", site.render(page(runs_dir, root)))
 
 
 def page(runs_dir: Path, root: Path | None = None) -> site.Page:
@@ -128,7 +151,7 @@ def page(runs_dir: Path, root: Path | None = None) -> site.Page:
     data = frames.everything(runs_dir, (), root)
     steps = table.set_index("number").steps
     shown = replays.runs[replays.runs.number.isin(table.number)].reset_index(drop=True)
-    times = [frames.projected(run, steps[run.number]) for run in shown.itertuples()]
+    times = [projected(run, steps[run.number]) for run in shown.itertuples()]
     shown["projected_minutes"] = [
         float("nan") if run == "smoke" or not t else t for run, (t, _) in zip(shown.fidelity, times)
     ]
@@ -136,13 +159,14 @@ def page(runs_dir: Path, root: Path | None = None) -> site.Page:
     return site.Page(
         table=table,
         curves=published_curves(root),
-        ledger=ledgers(table, shown),
+        ledger=ledgers(table, shown, root),
         figures={
             name: _figure(name, data) for name in charts.CHARTS if not (name == "machine" and data["replays"].empty)
         },
         replays=shown,
         replay_curves=replays.curves,
         scripts=scripts(discover(root)),
+        others=read_retimed(Path(root or ROOT)),
         fidelities=tuple(LABELS.values()),
     )
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.archive.find import discover
+from harness.archive.find import ROOT, discover
+from harness.archive.leaderboard import read_retimed
 from harness.archive.published import arms, history, read_table
-from harness.history.frames import GPUS
-from harness.history.ledgers import ledger_of
+from harness.history.ledgers import GPUS, ledger_of
 from timing.stats import TargetTest, target_test
 
 SMALL = 0.004
@@ -106,3 +106,21 @@ def _against_table(record, told: pd.Series) -> list[str]:
     )
     differ = [(name, here, there) for name, here, there in pairs if here and not pd.isna(there) and here != there]
     return [f"record.toml says {here:g} {name}, the leaderboard's table {there:g}" for name, here, there in differ]
+
+
+def ledgers(table: pd.DataFrame, replays: pd.DataFrame, root: Path | str | None = None) -> pd.DataFrame:
+    """All ledgers as one frame, kinds never mixed: number, kind, minutes, std, n, gpus, machine, note.
+
+    `table` is `standings()`; `replays` our runs with `projected_minutes` and `how`.
+    """
+    rows, again, others = [], {}, read_retimed(Path(root or ROOT))
+    for row in table[table.retiming].to_dict("records"):
+        again.setdefault(row["number"][:-1], []).append(row)
+    for row in table.to_dict("records"):
+        mine = replays[replays.number == row["number"]]
+        retimings, told = (tuple(known.get(row["number"], ())) for known in (again, others))
+        for entry in ledger_of(row, retimings, mine.itertuples(), told).entries:
+            std = math.nan if entry.std is None else entry.std / 60
+            figures = (entry.seconds / 60, std, entry.n, entry.gpus)
+            rows.append((row["number"], entry.kind, *figures, entry.machine, entry.note))
+    return pd.DataFrame(rows, columns=["number", "kind", "minutes", "std", "n", "gpus", "machine", "note"])

@@ -7,14 +7,12 @@ modules, a `record.toml` of what the logs show, and the logs, each once however 
 import datetime
 import hashlib
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.archive.find import discover
 from harness.archive.record import FACTS, SCRIPT, load
 from harness.errors import UserError
 from harness.files import write_whole
@@ -25,6 +23,7 @@ from timing.log import LogError, Run, printable, read_logs
 from timing.parts import read_modules
 
 LOGS = "logs"
+UNNUMBERED = "0"  # an import is no record of the leaderboard, and borrows no number of one
 
 
 @dataclass(frozen=True)
@@ -107,16 +106,16 @@ def _import_one(found: Found, into: Path, origin: str, say: Callable[[str], None
         raise UserError(f"{target}: is in the way and is no imported record; move it or choose another --into")
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=into))
     try:
-        number, digest = _next_number(into), _write_modules(found, aside, say)
+        digest = _write_modules(found, aside, say)
         (aside / LOGS).mkdir()
         _copy_logs(found.runs, aside / LOGS)
-        write_whole(aside / FACTS, record_toml(found.runs, number, found.date, origin, digest))
+        write_whole(aside / FACTS, record_toml(found.runs, UNNUMBERED, found.date, origin, digest))
         aside.chmod(0o755)
         os.replace(aside, target)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    say(f"imported: {target}: record {number} of {_counted(found.runs)}, its source proven byte for byte")
+    say(f"imported: {target}: from {_counted(found.runs)}, its source proven byte for byte")
     _say_what_it_is(found.runs[0], target, say)
     return target
 
@@ -178,12 +177,6 @@ def _copy_logs(runs: list[Run], folder: Path) -> None:
     for run in runs:
         name = f"{file_name(Path(run.path).stem)}-{run.digest[:8]}.txt"
         write_whole(folder / name, Path(run.path).read_bytes())
-
-
-def _next_number(into: Path) -> str:
-    """One more than the highest number in the archive `into`, at least two digits."""
-    numbers = [int(re.match(r"\d+", record.number)[0]) for record in discover(into)]
-    return f"{max(numbers, default=0) + 1:02d}"
 
 
 def _counted(runs: list[Run]) -> str:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from harness.archive.run_folder import FACTS, LOG, RANKS, STDOUT
 from harness.errors import UserError
-from timing.log import LogError, Run, printable, read_logs
+from harness.referee.reading import STDIN, read_files, read_stdin
+from harness.referee.source.reader import code_of
+from timing.log import LogError, Run, printable
 
 LOG_SUFFIXES = (".txt", ".log")
 NOT_LOGS = {"stdout.txt", "stderr.txt"}
@@ -33,6 +35,16 @@ class Entry:
         return f"{printable(self.run.path, 200)}:{line}" if line else self.name
 
     @property
+    def folder(self) -> Path:
+        """The folder that the log lies in."""
+        return Path(self.run.path).parent
+
+    @property
+    def is_run_folder(self) -> bool:
+        """Whether a launcher of ours made the folder: it names its logs alike, and keeps the output beside them."""
+        return Path(self.run.path).name == LOG and "damaged" not in self.facts and (self.folder / STDOUT).exists()
+
+    @property
     def label(self) -> str | None:
         """The fidelity that log or launcher gave the run."""
         return self.run.fidelity or _text(self.facts.get("fidelity"))
@@ -40,48 +52,96 @@ class Entry:
 
 @dataclass(frozen=True)
 class Arm:
-    """Runs of one source, one number of planned steps (of steps made, where the dialect plans none) and the same
-    overrides: the only ones that may be averaged."""
+    """Runs of one code, one number of planned steps (of steps made, where the dialect plans none) and the same
+    overrides: the only ones that may be averaged. `code` is what `reader.code_of` gives, None without a source."""
 
-    source: str | None
+    code: str | None
     planned_steps: int
     overrides: tuple[tuple[str, str], ...]
     entries: tuple[Entry, ...]
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """Hashes of the texts that the code is spelt in, that of the first run first."""
+        return tuple(dict.fromkeys(entry.run.source_sha256 for entry in self.entries if entry.run.source_sha256))
+
+    @property
     def name(self) -> str:
         """Source (eight digits), steps and overrides, in a few words."""
-        source = f"source {self.source[:8]}" if self.source else "no source"
+        source = f"source {self.sources[0][:8]}" if self.sources else "no source"
+        spelt = f" in {len(self.sources)} spellings" if len(self.sources) > 1 else ""
         changed = "".join(f", {key}={value}" for key, value in self.overrides)
-        return printable(f"{source}, {self.planned_steps} steps{changed}", 120)
+        return printable(f"{source}{spelt}, {self.planned_steps} steps{changed}", 120)
 
 
 def collect(paths: Iterable[str | os.PathLike]) -> tuple[list[Entry], list[str]]:
-    """All runs in `paths` (log files, or folders searched for *.txt and *.log), and a line for each file left out.
+    """All runs in `paths` (log files, folders searched for *.txt and *.log, "-" for standard input), and a line for
+    each file left out.
 
     A log that holds several runs gives an entry for each. Raises UserError for a path that does not exist, cannot be
     read or is no regular file, for a named file that is no log, and when no run is found at all.
     """
-    files, left_out = {}, []
+    files, left_out, entries = {}, [], []
     for path in paths:
+        if os.fspath(path) == STDIN:
+            entries += _entries(Path("standard input"), read_stdin())
+            continue
         if not os.fspath(path):
             raise UserError("the path of a log is empty; give log files or folders of them")
         if Path(path).is_dir():
             files |= dict.fromkeys(_files_below(Path(path), left_out), False)
         else:
             files[_regular(Path(path))] = True
-    entries = []
-    for (path, was_named), result in zip(files.items(), read_logs(list(files)), strict=True):
+    for (path, was_named), result in zip(files.items(), read_files(list(files)), strict=True):
         if isinstance(result, LogError):
-            if was_named:
+            if was_named and not (path.name in NOT_LOGS and len(files) > 1):
                 raise UserError(printable(str(result), 400))
             left_out.append(printable(str(result), 400))
             continue
         entries += _entries(path, result)
+    entries = _without_remains(_without_copies(entries, left_out), left_out)
     if not entries:
         reason = f" ({left_out[0]})" if left_out else ""
         raise UserError(f"no log to judge in {', '.join(printable(str(path), 200) for path in paths)}{reason}")
     return entries, left_out
+
+
+def _without_copies(entries: list[Entry], left_out: list[str]) -> list[Entry]:
+    """The runs less those that are what another printed: its metric lines in a file that holds neither its source nor
+    its environment. A copy that claims to be a run of its own has both, and stays, to fail."""
+    bare = [entry for entry in entries if _is_bare(entry.run)]
+    whole: dict[tuple, Entry] = {}
+    for entry in entries:
+        if not _is_bare(entry.run):
+            whole.setdefault(_metrics(entry.run), entry)
+    copies = {id(entry): whole[key] for entry in bare if (key := _metrics(entry.run)) in whole}
+    left_out += [f"{entry.name}: prints what {copies[id(entry)].name} logs" for entry in bare if id(entry) in copies]
+    return [entry for entry in entries if id(entry) not in copies]
+
+
+def _is_bare(run: Run) -> bool:
+    return run.source is None and run.torch is None and run.gpu is None
+
+
+def _metrics(run: Run) -> tuple:
+    """What the metric lines of a run say, wherever they stand."""
+    return tuple(getattr(run, f"val_{name}").tobytes() for name in ("step", "loss", "time_ms"))
+
+
+def _without_remains(entries: list[Entry], left_out: list[str]) -> list[Entry]:
+    """The runs less what a stopped replay left: a run folder without its last step, killed before it could write its
+    `run.json` or interrupted by its user, beside a finished one of the same code. A crash or a stall stays."""
+    finished = {
+        (entry.folder.parent, code_of(entry.run)) for entry in entries if entry.facts.get("outcome") == "finished"
+    }
+    kept = []
+    for entry in entries:
+        stopped = entry.is_run_folder and entry.facts.get("outcome", "killed") in ("killed", "interrupted")
+        if stopped and not entry.run.complete and (entry.folder.parent, code_of(entry.run)) in finished:
+            left_out.append(f"{entry.name}: a replay that was stopped at step {entry.run.steps}")
+        else:
+            kept.append(entry)
+    return kept
 
 
 def changes(run: Run) -> tuple[tuple[str, str], ...]:
@@ -95,8 +155,16 @@ def arms(entries: Iterable[Entry]) -> list[Arm]:
     for entry in entries:
         run = entry.run
         planned = run.steps if run.planned_steps is None else run.planned_steps
-        groups.setdefault((run.source_sha256, planned, changes(run)), []).append(entry)
+        groups.setdefault((code_of(run), planned, changes(run)), []).append(entry)
     return sorted((Arm(*key, tuple(group)) for key, group in groups.items()), key=lambda arm: -len(arm.entries))
+
+
+def by_validations(entries: Iterable[Entry]) -> dict[bytes, list[Entry]]:
+    """Entries by the steps that they were validated at: those whose losses compare, one by one."""
+    groups: dict[bytes, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.run.val_step.tobytes(), []).append(entry)
+    return groups
 
 
 def _files_below(folder: Path, left_out: list[str]) -> list[Path]:

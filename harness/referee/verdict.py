@@ -1,17 +1,12 @@
-"""A verdict and its forms: text for people, JSON by the schema of the design, markdown for a pull request.
+"""A verdict: checks, what they say of an arm, and the line that sums them up.
 
-Every text that came from a log passes `printable` on its way in, and is escaped for the form it goes out in.
+Every text that came from a log passes `printable` on its way in.
 """
 
-import html
-import json
-import math
-import re
 from dataclasses import dataclass, field
 
 from timing.comparison import Comparison
 from timing.log import printable
-from timing.rules import today
 from timing.stats import TargetTest
 
 PASS, FAIL, WAIVED, UNKNOWN = "pass", "fail", "waived", "unknown"
@@ -83,16 +78,21 @@ class Judgement:
 @dataclass(frozen=True)
 class Verdict:
     """The whole answer: `judged` is the arm that the verdict concerns, `today` the same under the latest edition (None
-    if that is the same one), `others` the remaining arms, `notes` what was left out."""
+    if that is the same one), `others` the remaining arms, `notes` what was left out; `guessed` if nothing says that the
+    judged arm is the one that is meant."""
 
     judged: Judgement
     today: Judgement | None = None
     others: tuple[Judgement, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    guessed: bool = False
 
     @property
     def verdict(self) -> str:
-        """ "holds", "fails" or "inconclusive"."""
+        """ "holds", "fails" or "inconclusive". An arm that was only guessed does not fail the others, which may be
+        meant: it fails if they all do."""
+        if self.guessed and not all(each.verdict == FAILS for each in (self.judged, *self.others)):
+            return INCONCLUSIVE
         return self.judged.verdict
 
     @property
@@ -108,9 +108,10 @@ class Verdict:
 
 def verdict_line(judgement: Judgement | Verdict) -> str:
     """The verdict in one line, with what it rests on and what it does not show."""
+    word = judgement.verdict.upper()
     if isinstance(judgement, Verdict):
         judgement = judgement.judged
-    word, detail = judgement.verdict.upper(), figures(judgement)
+    detail = figures(judgement)
     if word == "INCONCLUSIVE":
         more = judgement.runs_needed
         word += f" ({more} more run{'s' * (more != 1)})" if more else ""
@@ -142,104 +143,3 @@ def figures(judgement: Judgement) -> str:
 def shown_p(p: float) -> str:
     """A p-value with four decimals, or two figures where those would be zeros."""
     return f"{p:.4f}" if p >= 0.001 else f"{p:.2g}"
-
-
-def render_text(verdict: Verdict, colour=lambda text, status: text) -> str:
-    """Checks one a line, then the verdict; `colour` may dress a status word for a terminal."""
-    judged = verdict.judged
-    same = ", still in force" if judged.edition == today().name else ""
-    lines = [f"{judged.arm}; rules of {judged.edition}{same}", *map(_run_line, judged.runs), ""]
-    lines += [_check_line(check, colour) for check in judged.checks]
-    for other in verdict.others:
-        lines += ["", f"another arm, judged apart: {other.arm}", f"  {verdict_line(other)}"]
-    if verdict.today is not None:
-        lines += ["", f"today's rules ({verdict.today.edition}), where they differ:"]
-        lines += [_check_line(check, colour) for check in _differing(judged, verdict.today)]
-        lines += [verdict_line(verdict.today)]
-    lines += ["", *(f"note: {note}" for note in verdict.notes)]
-    lines += [colour(verdict_line(judged), {HOLDS: PASS, FAILS: FAIL}.get(verdict.verdict, UNKNOWN))]
-    return "\n".join(lines)
-
-
-def _differing(judged: Judgement, today: Judgement) -> list[Check]:
-    said = {(check.rule, check.status, check.evidence) for check in judged.checks}
-    return [check for check in today.checks if (check.rule, check.status, check.evidence) not in said]
-
-
-def _check_line(check: Check, colour) -> str:
-    return f"{colour(f'{check.status.upper():8}', check.status)} {check.rule:18} {check.evidence}"
-
-
-def _run_line(run: dict) -> str:
-    loss = "no final loss" if run["val_loss"] is None else f"val_loss {run['val_loss']:.4f}"
-    time = "no clock" if run["train_time_ms"] is None else f"{run['train_time_ms'] / 1000:.3f} s"
-    label = f"  [{run['fidelity']}]" if run["fidelity"] else ""
-    return f"  {run['path']}  {run['steps']}/{run['planned_steps'] or '?'} steps  {loss}  {time}{label}"
-
-
-def to_json(verdict: Verdict) -> str:
-    """The schema of the design; beyond it, `arms` holds the other arms, `today` the verdict by the latest edition."""
-    content = _as_dict(verdict.judged)
-    content["today"] = _as_dict(verdict.today) if verdict.today else None
-    content["arms"] = [_as_dict(other) for other in verdict.others]
-    content["notes"] = list(verdict.notes)
-    return json.dumps(content, indent=2, allow_nan=False)
-
-
-def _as_dict(judgement: Judgement) -> dict:
-    test = judgement.test
-    return {
-        "verdict": judgement.verdict,
-        "edition": judgement.edition,
-        "target": judgement.target,
-        "arm": judgement.arm,
-        "runs": list(judgement.runs),
-        "n": judgement.n,
-        "mean_val_loss": _rounded(test and test.mean),
-        "std_val_loss": _rounded(test and test.std),
-        "p_value": _significant(test and test.p_value),
-        "anytime_p_value": _significant(test and test.anytime and test.anytime.p_value),
-        "known_spread_rule": bool(test and test.known_spread_holds),
-        "mean_train_time_s": _rounded(judgement.mean_time),
-        "std_train_time_s": _rounded(judgement.std_time),
-        "official_time_s": _rounded(judgement.mean_official_time),
-        "official_time_uncertainty_s": _rounded(judgement.time_uncertainty),
-        "runs_needed": judgement.runs_needed,
-        "checks": [
-            {"rule": each.rule, "status": each.status, "evidence": each.evidence, "edition": each.edition}
-            for each in judgement.checks
-        ],
-    }
-
-
-def _rounded(value: float | None) -> float | None:
-    """Without the noise of floating-point sums: a mean of losses with four decimals has no figure beyond the eighth."""
-    return round(float(value), 8) if value is not None and math.isfinite(value) else None
-
-
-def _significant(value: float | None) -> float | None:
-    return float(f"{value:.8g}") if value is not None and math.isfinite(value) else None
-
-
-def to_markdown(verdict: Verdict) -> str:
-    """A summary and the table of checks, for a pull request."""
-    judged = verdict.judged
-    lines = [f"**{_cell(verdict_line(judged))}**", "", "| | rule | evidence |", "|---|---|---|"]
-    lines += [f"| {check.status.upper()} | {_cell(check.rule)} | {_cell(check.evidence)} |" for check in judged.checks]
-    lines += ["", "| log | steps | val loss | time (s) |", "|---|---|---|---|"]
-    for run in judged.runs:
-        loss = "" if run["val_loss"] is None else f"{run['val_loss']:.4f}"
-        time = "" if run["train_time_ms"] is None else f"{run['train_time_ms'] / 1000:.3f}"
-        lines.append(f"| {_cell(run['path'])} | {run['steps']} | {loss} | {time} |")
-    for other in verdict.others:
-        lines += ["", f"Another arm ({_cell(other.arm)}), judged apart: {_cell(verdict_line(other))}"]
-    if verdict.today is not None:
-        lines += ["", f"By today's rules: {_cell(verdict_line(verdict.today))}"]
-    lines += [f"\nNote: {_cell(note)}" for note in verdict.notes]
-    return "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    """Text that stays text in markdown: no HTML, table, link, emphasis or code, and nobody is mentioned."""
-    escaped = re.sub(r"([\\`*_{}\[\]|~])", r"\\\1", html.escape(printable(text, 1000), quote=False))
-    return re.sub("([@#]|:(?=//)|(?<=www)[.])", "\\1\u200b", escaped)

@@ -1,7 +1,9 @@
 """`harness verify`: log files in, a verdict out. Nothing from a log is ever executed."""
 
 import math
+import shutil
 import statistics
+import sys
 
 import click
 
@@ -10,58 +12,63 @@ from harness.archive.record import Record
 from harness.errors import UserError
 from harness.referee.checks import (
     Case,
-    against,
     check_complete,
     check_data,
-    check_faster,
     check_hardware,
     check_settings,
     check_target,
-    official_seconds,
     test_of,
 )
+from harness.referee.choose import check_arms, is_guess, judged_arm
 from harness.referee.clock_checks import (
     check_clock_average,
     check_clock_forward,
     check_clock_running,
     check_era,
     check_steps,
-    check_witness,
 )
-from harness.referee.curve_checks import check_curve, check_independence
-from harness.referee.source.rules import (
-    check_compiler,
-    check_source,
+from harness.referee.copies import check_independence
+from harness.referee.curve_checks import check_curve, check_loss_range
+from harness.referee.date_check import check_date, day_of_rules
+from harness.referee.faster import against, check_faster, official_seconds
+from harness.referee.render import render_text, to_json, to_markdown
+from harness.referee.source.data_rules import (
+    check_clock_source,
+    check_script_settings,
+    check_start,
     check_token_stream,
     check_val_tokens,
     check_validation_reads,
-    frozen_hash,
-    is_script,
 )
+from harness.referee.source.rules import check_compiler, check_source
 from harness.referee.submission import Arm, Entry, arms, collect
+from harness.referee.track import check_track, rules_for
 from harness.referee.verdict import (
     PASS,
     UNKNOWN,
     Check,
     Judgement,
     Verdict,
-    render_text,
-    to_json,
-    to_markdown,
     verdict_line,
 )
+from harness.referee.witness_check import check_witness
+from harness.terminal import fitted
 from timing import rules
 from timing.log import printable
 
 __all__ = ["render_text", "to_json", "to_markdown", "verdict_line", "verify"]
 
 NOTES_SHOWN = 3
+EVIDENCE = 28  # column at which the evidence of a check begins
 
 RULE_BOOK = (
+    check_track,
     check_complete,
     check_target,
+    check_loss_range,
     check_curve,
     check_independence,
+    check_date,
     check_steps,
     check_clock_forward,
     check_clock_running,
@@ -76,6 +83,9 @@ RULE_BOOK = (
     check_val_tokens,
     check_validation_reads,
     check_token_stream,
+    check_clock_source,
+    check_start,
+    check_script_settings,
     check_faster,
 )
 
@@ -92,8 +102,9 @@ def verify(
 
     `record` names the record whose run they claim to be (its frozen script, edition and kind apply); `against` are logs
     of a baseline; `edition` a date whose rules apply, else the record's, else those of the logs' own date; `systems`
-    says that the change is one of systems only. Logs of different sources, steps or overrides are separate arms: the
-    one that is the record's frozen script is judged, else the one with the most runs, and the others are judged apart.
+    says that the change is one of systems only. Logs of different code, steps or overrides are separate arms: the one
+    that is the record's script is judged, else, as a guess, the largest, and the others are judged apart.
+
     Raises UserError for unusable input.
     """
     record = resolve(record) if isinstance(record, str) else record
@@ -101,7 +112,7 @@ def verify(
     entries, notes = collect(paths)
     baseline = collect(against)[0] if against else []
     separate = arms(entries)
-    judged = _submission(separate, record)
+    judged = judged_arm(separate, record)
     common = {
         "everyone": tuple(entries),
         "record": record,
@@ -112,7 +123,8 @@ def verify(
     }
 
     def judge(arm: Arm, under: rules.Edition) -> Judgement:
-        arms_check = _check_arms(separate, judged, record, under) if arm is judged else None
+        arms_check = check_arms(separate, judged, record, under.name) if arm is judged else None
+        under = under if record else rules_for(arm, under)
         return _judge(arm, Case(entries=arm.entries, edition=under, **common), arms_check)
 
     in_force = chosen or _edition_of(judged, record)
@@ -121,38 +133,24 @@ def verify(
         judged=judge(judged, in_force),
         today=judge(judged, today) if today != in_force and chosen is None else None,
         others=tuple(judge(arm, chosen or _edition_of(arm, record)) for arm in separate if arm is not judged),
+        guessed=is_guess(separate, judged, record),
         notes=(*(f"left out: {line}" for line in notes), *_oddities(judged)),
     )
 
 
 def show(paths, form: str | None = None, **options) -> int:
-    """Print the verdict on `paths` as text (coloured on a terminal), "json" or "markdown"; returns the exit code."""
+    """Print the verdict on `paths` as text (on a terminal coloured, its paths shortened), as "json" or "markdown", or
+    for "quiet" its last line alone; returns the exit code."""
     verdict = verify(paths, **options)
-    render = {"json": to_json, "markdown": to_markdown}.get(form)
-    click.echo(render(verdict) if render else render_text(verdict, _coloured))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    forms = {"json": to_json, "markdown": to_markdown, "quiet": verdict_line}
+    render = forms.get(form, lambda verdict: fitted(render_text(verdict, _coloured, width), hang=EVIDENCE))
+    click.echo(render(verdict))
     return verdict.exit_code
 
 
 def _coloured(text: str, status: str) -> str:
     return click.style(text, fg={PASS: "green", "fail": "red", UNKNOWN: "yellow"}.get(status, "cyan"), bold=True)
-
-
-def _submission(separate: list[Arm], record: Record | None) -> Arm:
-    """The arm that the verdict concerns."""
-    matching = [arm for arm in separate if record and is_script(arm.entries[0].run, frozen_hash(record))]
-    return min(matching or separate, key=lambda arm: (bool(arm.overrides), -len(arm.entries)))
-
-
-def _check_arms(separate: list[Arm], judged: Arm, record: Record | None, under: rules.Edition) -> Check:
-    """Runs of different sources, steps or overrides are kept apart, and which arm is judged is said."""
-    where = judged.entries[0].at(judged.entries[0].run.source_line)
-    if len(separate) == 1:
-        return Check("arms", PASS, f"one arm: {judged.name}, n = {len(judged.entries)} ({where})", under.name)
-    found = f"{len(separate)} arms, kept apart; judged: {judged.name}, n = {len(judged.entries)}"
-    if record is not None and is_script(judged.entries[0].run, frozen_hash(record)):
-        return Check("arms", PASS, f"{found}, the frozen script of {record.label} ({where})", under.name)
-    guess = f"{found}, the largest ({where}); give its logs alone, or --record, to say that it is meant"
-    return Check("arms", UNKNOWN, guess, under.name, decisive=True)
 
 
 def _oddities(arm: Arm) -> list[str]:
@@ -174,7 +172,7 @@ def _judge(arm: Arm, case: Case, arms_check: Check | None) -> Judgement:
     first = rules.official_time(next(iter(case.finished() or case.entries)).run, case.edition)
     return Judgement(
         arm=arm.name,
-        edition=case.edition.name,
+        edition=case.edition.title,
         target=case.edition.target,
         checks=tuple(checks),
         runs=tuple(map(_as_row, case.entries)),
@@ -217,12 +215,12 @@ def _finite(value: float | None) -> float | int | None:
 
 
 def _edition_of(arm: Arm, record: Record | None) -> rules.Edition:
-    """The record's edition, else that of the logs' date, else the latest."""
+    """The record's edition, else that of the logs' date (of their software's, where that is later), else the latest."""
     if record is not None and record.edition:
         return _edition(record.edition)
-    dates = sorted(entry.run.date[:10] for entry in arm.entries if entry.run.date)
+    days = [day for entry in arm.entries if (day := day_of_rules(entry.run))]
     try:
-        return rules.edition(dates[-1]) if dates else rules.today()
+        return rules.edition(max(days)) if days else rules.today()
     except rules.RulesError:
         return rules.today()
 

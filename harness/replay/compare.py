@@ -1,5 +1,6 @@
 """Two records side by side: interleaved runs A B B A on one machine, and one plain verdict."""
 
+import dataclasses
 import hashlib
 import math
 
@@ -9,21 +10,20 @@ from rich.table import Table
 from harness.errors import RunFailed, UserError
 from harness.replay import runs
 from harness.replay.outcome import Result
-from harness.replay.plan import Options
-from harness.replay.replay import Stage, choose, perform, settle, usable_machine
+from harness.replay.plan import Options, make_plan
+from harness.replay.replay import Stage, announce, choose, fetch, perform, usable_machine
 from timing.comparison import Comparison, compare_paired
 
 Pair = tuple[Result, Result]
 
 
-def compare(first: str, second: str, pairs: int, options: Options, console: Console) -> None:
-    """Run both records `pairs` times, print what came of each pair, and say which of the two is faster.
+def compare(first: str, second: str, pairs: int, options: Options, console: Console) -> dict:
+    """Run both records `pairs` times, print what came of each pair, say which of the two is faster; the same as data.
 
     The order is A B B A A B ..., so that a machine that warms up or slows down favours neither. A comparison that was
     broken off goes on with the pairs it lacks. Raises RunFailed if a run does not finish with a time and a loss.
     """
-    if pairs < 1:
-        raise UserError(f"--pairs {pairs}: at least 1")
+    options = dataclasses.replace(options, runs=pairs)
     stages = set_stages(first, second, options, console)
     done = {} if options.fresh else finished_pairs(stages)
     done = {number: pair for number, pair in done.items() if number < pairs}
@@ -37,16 +37,30 @@ def compare(first: str, second: str, pairs: int, options: Options, console: Cons
     for number, pair in enumerate(kept, start=1):
         check_comparable(number, pair, names)
     console.print(_table(kept, names))
-    console.print(f"verdict: {judge(kept).sentence(*names)} ({stages[0].plan.label.name}, {len(kept)} pairs)")
+    verdict = conclude(judge(kept), stages, f"({stages[0].plan.label.name}, {len(kept)} pairs)")
+    console.print(f"verdict: {verdict}")
+    told = [[result.as_data() for result in pair] for pair in kept]
+    return {"records": names, "fidelity": stages[0].plan.label.name, "pairs": told, "verdict": verdict}
+
+
+def conclude(found: Comparison, stages: tuple[Stage, Stage], kind: str) -> str:
+    """The verdict in a sentence. Of two different scripts at toy size there is none: there, the loss ranks nothing."""
+    names = [stage.plan.record.label for stage in stages]
+    if not stages[0].plan.smoke or stages[0].plan.script_sha256 == stages[1].plan.script_sha256:
+        return f"{found.sentence(*names)} {kind}"
+    time_alone = dataclasses.replace(found, loss=None).sentence(*names)
+    return f"none on the records: at toy size neither time nor loss ranks them; of these toy runs, {time_alone} {kind}"
 
 
 def set_stages(first: str, second: str, options: Options, console: Console) -> tuple[Stage, Stage]:
     """Plan both sides alike. Raises UserError where the two would not be comparable."""
-    records = [choose(name, options.trust, console) for name in (first, second)]
+    records = [choose(name, options, console) for name in (first, second)]
     machine = usable_machine()
-    settled = [settle(record, options, machine, console) for record in records]
-    if settled[0][0].ranks != settled[1][0].ranks:
+    plans = [make_plan(record, options, machine) for record in records]
+    if plans[0].ranks != plans[1].ranks:
         raise UserError("the two would run on different numbers of ranks: say how many with --gpus")
+    announce(plans, console)
+    settled = [(plan, fetch(plan, options, console)) for plan in plans]
     digests = "".join(plan.digest(manifest) for plan, manifest in settled)
     keys = [hashlib.sha256(f"{digests} {side}".encode()).hexdigest()[:16] for side in "AB"]
     earlier = [runs.of_plan(options.runs_dir, record.slug, key) for record, key in zip(records, keys)]

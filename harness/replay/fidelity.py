@@ -30,6 +30,12 @@ LABELS = {
         Label(
             "shortened", "other steps, settings or code than the record's", "the code path at full size", "loss or time"
         ),
+        Label(
+            "as-found",
+            "someone's script as it is: its data, batch and clock are its own affair",
+            "that the script runs here",
+            "that it is a record, its time or its loss",
+        ),
         Label("smoke", "toy size, synthetic tokens", "that the script runs and learns", "its speed or its loss"),
     )
 }
@@ -41,6 +47,7 @@ class Circumstances:
 
     cuda: there is a usable GPU.  hopper: all GPUs used are of the Hopper generation.  ranks: of all nodes together.
     corpus: name in the data folder's manifest, "" without one.  scale: factor on `num_iterations`.
+    foreign: the script takes no settings, so that nothing is known of what it does.
     altered: a setting of the record was changed, or its frozen script.  telemetry: figures were logged on the clock.
     """
 
@@ -52,12 +59,15 @@ class Circumstances:
     altered: bool = False
     telemetry: bool = False
     smoke: bool = False
+    foreign: bool = False
 
 
 def fidelity(now: Circumstances) -> Label:
     """The label that a run under these circumstances deserves: the first of these that applies."""
     if now.smoke or not now.cuda:
         return LABELS["smoke"]
+    if now.foreign:
+        return LABELS["as-found"]
     if now.altered or now.scale != 1.0:
         return LABELS["shortened"]
     if now.corpus != FINEWEB:
@@ -65,3 +75,8 @@ def fidelity(now: Circumstances) -> Label:
     if now.ranks == 8 and now.hopper and not now.telemetry:
         return LABELS["official"]
     return LABELS["same-batch"]
+
+
+def in_company(label: Label) -> Label:
+    """What a run of this label is worth when another replay ran on the machine meanwhile: its time proves nothing."""
+    return LABELS["same-batch"] if label.name == "official" else label

@@ -1,5 +1,6 @@
 """What finished runs show: the summary at the end of a replay, its smoke checks and its verdict."""
 
+import dataclasses
 import math
 import statistics
 from dataclasses import dataclass
@@ -10,8 +11,10 @@ from rich.console import Console
 
 from harness.archive.run_folder import LOG
 from harness.errors import RunFailed, UserError
+from harness.replay.fidelity import LABELS, Label
 from harness.replay.plan import Plan
 from harness.replay.runs import shown
+from harness.terminal import say
 from harness.tokens.manifest import Manifest
 from timing.witness import Metric, parse_metric
 
@@ -31,6 +34,18 @@ class Result:
         """Read the metric lines of a run folder."""
         lines = _log(folder).read_text(errors="replace").splitlines()
         return cls(folder, facts, tuple(metric for line in lines if (metric := parse_metric(line))))
+
+    def as_data(self) -> dict:
+        """What the run showed, as JSON takes it; seconds, milliseconds and nats."""
+        return {
+            "folder": shown(self.folder),
+            "steps": self.steps,
+            "first_val_loss": self.losses[0] if self.losses else None,
+            "last_val_loss": self.losses[-1] if self.losses else None,
+            "train_time_s": self.train_time_ms / 1000 if math.isfinite(self.train_time_ms) else None,
+            "step_ms": self.step_ms,
+            "seed": self.facts.get("seed"),
+        }
 
     @property
     def losses(self) -> list[float]:
@@ -57,23 +72,38 @@ class Result:
         return self.metrics[-1].step if self.metrics else 0
 
 
-def report(plan: Plan, results: list[Result], manifest: Manifest | None, console: Console, guard: bool = False) -> None:
-    """Print the summary and the verdict. Raises RunFailed if a smoke check does not hold."""
+def report(plan: Plan, results: list[Result], manifest: Manifest | None, console: Console, guard: bool = False) -> str:
+    """Print the summary and the verdict, and return the verdict. Raises RunFailed if a smoke check does not hold."""
     if plan.nodes.rank:
         console.print("done; node 0 has the log and the verdict")
-        return
+        return ""
+    plan = dataclasses.replace(plan, label=weakest(plan, results))
     for name, value in _rows(plan, results, manifest, guard):
-        console.print(f"{name:<22}{value}")
+        say(console, f"{name:<22}{value}", hang=22)
     if not plan.smoke:
         as_record = "" if plan.label.name == "official" else "as a record run, which it is not, it "
-        console.print(f"{'verdict':<22}{as_record}{_judge(plan, results)}")
-        return
+        verdict = f"{as_record}{_judge(plan, results)}"
+        say(console, f"{'verdict':<22}{verdict}", hang=22)
+        return verdict
     floor = manifest.entropy_nats if manifest else None
     margin = _margin(plan)
     problems = [why for result in results if (why := smoke_problem(result.losses, margin, floor))]
     if problems:
         raise RunFailed(f"smoke test failed: {problems[0]}")
-    console.print(f"{'verdict':<22}{_smoke_verdict(plan, margin, floor)}")
+    verdict = _smoke_verdict(plan, margin, floor)
+    say(console, f"{'verdict':<22}{verdict}", hang=22)
+    return verdict
+
+
+def weakest(plan: Plan, results: list[Result]) -> Label:
+    """What all of these runs are worth together: less than planned if one had to fall back."""
+    found = [result.facts.get("fidelity") for result in results]
+    worth = list(LABELS)
+    return max(
+        (LABELS[name] for name in found if name in LABELS),
+        key=lambda label: worth.index(label.name),
+        default=plan.label,
+    )
 
 
 def _margin(plan: Plan) -> float:
@@ -104,7 +134,8 @@ def _smoke_verdict(plan: Plan, margin: float, floor: float | None) -> str:
 
 def _rows(plan: Plan, results: list[Result], manifest: Manifest | None, guard: bool) -> list[tuple[str, str]]:
     """The summary as pairs of a name and a value."""
-    rows = [("replay", f"{plan.record.label} ({plan.record.slug}), {plan.label.name}, {_count(results)}")]
+    label, slug = plan.record.label, plan.record.slug
+    rows = [("replay", f"{label if label == slug else f'{label} ({slug})'}, {plan.label.name}, {_count(results)}")]
     rows.append(("first validation loss", _mean([result.losses[0] for result in results if result.losses], 4)))
     rows.append(("last validation loss", _mean([result.losses[-1] for result in results if result.losses], 4)))
     if plan.smoke and manifest and manifest.entropy_nats is not None:
@@ -117,6 +148,9 @@ def _rows(plan: Plan, results: list[Result], manifest: Manifest | None, guard: b
         projected = statistics.fmean(seconds) * plan.world_size / 8
         rows.append(("projected on 8 GPUs", f"{projected:.3f} s, if communication cost nothing"))
     fallbacks = [line for result in results for line in result.facts.get("fallbacks", [])]
+    for result in results:
+        if attempts := result.facts.get("attempts"):
+            rows.append(("fell back", f"{len(attempts)} attempts were stopped, the first {attempts[0]['why']}"))
     if guard or fallbacks:
         rows.append(("fp8 fallbacks", "; ".join(fallbacks) or "none"))
     if not plan.smoke:

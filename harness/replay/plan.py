@@ -2,20 +2,21 @@
 
 import hashlib
 import json
-import math
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.archive import places
 from harness.archive.record import FACTS, Record
 from harness.archive.settings import Setting, as_arguments, check, parse_assignments, read_settings
 from harness.errors import UserError
 from harness.machine import Machine
+from harness.replay.anomaly import Curve
 from harness.replay.fidelity import FINEWEB, WORLD_SIZES, Circumstances, Label, fidelity
+from harness.replay.memory import check_memory
 from harness.replay.torchrun import Nodes
 from harness.tokens.manifest import Manifest, read_manifest
 
-MEMORY_SETTINGS = re.compile(r"(?!val_).*(micro|batch|row_tokens|sequence)")
+MOST_SEED = 2**63
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,24 @@ class Options:
     seed: int | None = None
     data_dir: Path | None = None
     telemetry: int = 0
+    watch: bool = False
     guard: bool = False
+    on_anomaly: str | None = None
     nnodes: int = 1
     node_rank: int = 0
     rdzv_endpoint: str = ""
     stall_timeout: float = 900.0
-    runs_dir: Path = Path("runs")
+    runs_dir: Path = field(default_factory=places.runs_dir)
     smoke: bool = False
     trust: bool = False
     repeat: bool = False
+    nearest: bool = False
+    dry_run: bool = False
+
+    @property
+    def watching(self) -> str | None:
+        """What is done about an anomaly, stop, fallback or continue; None where nobody watches."""
+        return self.on_anomaly or ("stop" if self.watch or self.guard else None)
 
     @property
     def nodes(self) -> Nodes:
@@ -78,6 +88,12 @@ class Plan:
         """Whether this is a smoke replay."""
         return self.label.name == "smoke"
 
+    @property
+    def reference(self) -> Curve:
+        """The published curve where this run is to follow it: the record's own steps on FineWeb. Else ()."""
+        own = self.label.name in ("official", "same-batch") and self.steps == self.record.listed.steps
+        return self.record.curve if own else ()
+
     def seed_of(self, run: int) -> int | None:
         """The seed of run number `run`, counted from 0; None leaves it to the script."""
         return None if self.seed is None else self.seed + run
@@ -102,9 +118,15 @@ class Plan:
 
 def make_plan(record: Record, options: Options, machine: Machine) -> Plan:
     """Settle all questions that can be settled before data is fetched. Raises UserError for what cannot be run."""
+    _check_options(options)
     settings = read_settings(record.script)
     cuda = bool(machine.gpus)
     smoke = options.smoke or not cuda
+    if settings is None and smoke:
+        raise UserError(
+            f"{record.script} takes no settings, so it has no toy size: it runs on CUDA, at the size that its author "
+            f"gave it{'' if cuda else ', and there is no CUDA here'}"
+        )
     ranks = _ranks(record, options, machine, smoke)
     given = parse_assignments(options.assignments, settings)
     altered, notes = bool(given), []
@@ -127,10 +149,11 @@ def make_plan(record: Record, options: Options, machine: Machine) -> Plan:
             altered=altered,
             telemetry=bool(telemetry),
             smoke=smoke,
+            foreign=settings is None,
         )
     )
     if not smoke and not altered:
-        _check_memory(record, settings, used)
+        check_memory(record, settings, used)
     return Plan(
         record=record,
         label=label,
@@ -147,6 +170,18 @@ def make_plan(record: Record, options: Options, machine: Machine) -> Plan:
         script_sha256=sha256,
         notes=tuple(notes),
     )
+
+
+def _check_options(options: Options) -> None:
+    """Raises UserError for what no machine could run."""
+    if options.node_rank >= options.nnodes:
+        last = f"of {options.nnodes} nodes (--nnodes) the last is {options.nnodes - 1}"
+        raise UserError(f"--node-rank {options.node_rank}: {last}")
+    if options.seed is not None and options.seed + options.runs > MOST_SEED:
+        raise UserError(f"--seed {options.seed}: with the runs that count up from it, it must stay below 2**63")
+    if options.data_dir is not None and not options.data_dir.is_dir():
+        made = f"`harness data --data-dir {options.data_dir}` makes and fills it"
+        raise UserError(f"--data-dir {options.data_dir}: no such folder; {made}")
 
 
 def _ranks(record: Record, options: Options, machine: Machine, smoke: bool) -> int:
@@ -168,8 +203,8 @@ def _ranks(record: Record, options: Options, machine: Machine, smoke: bool) -> i
 def _data(options: Options, smoke: bool) -> tuple[Path, str]:
     """The data folder, and the name of the corpus that is, or will be, in it."""
     if smoke:
-        return options.data_dir or Path("data/synthetic"), "synthetic"
-    data_dir = options.data_dir or Path("data", FINEWEB)
+        return options.data_dir or places.data_dir("synthetic"), "synthetic"
+    data_dir = options.data_dir or places.data_dir(FINEWEB)
     manifest = read_manifest(data_dir)
     if manifest:
         return data_dir, manifest.name
@@ -208,16 +243,3 @@ def _steps(settings: dict[str, Setting] | None, overrides: dict) -> int | None:
         return None
     steps = overrides.get("num_iterations", settings["num_iterations"].default)
     return None if steps is None else int(steps)
-
-
-def _check_memory(record: Record, settings: dict | None, gpus: tuple) -> None:
-    """Raise UserError if the record does not fit, and say what to lower and what that costs."""
-    least = min((gpu.memory_gib for gpu in gpus), default=math.inf)
-    if least >= record.gpu_memory_gib:
-        return
-    candidates = [name for name in settings or () if MEMORY_SETTINGS.match(name)]
-    lower = f"lower {candidates[0]} with --set {candidates[0]}=..." if candidates else "lower its batch with --set"
-    raise UserError(
-        f"{record.label} needs {record.gpu_memory_gib:g} GiB of GPU memory and {gpus[0].name} has {least:.1f}: "
-        f"{lower}, which leaves the record's fidelity (the run is then `shortened`)"
-    )

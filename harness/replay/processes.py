@@ -6,6 +6,7 @@ run as a program, waits at a pipe whose other end only the harness holds: if the
 """
 
 import os
+import resource
 import secrets
 import signal
 import subprocess
@@ -26,6 +27,20 @@ class Processes:
     first: subprocess.Popen
     keeper: subprocess.Popen
     mark: str
+
+    def ask_where(self, patience_s: float = 2.0) -> None:
+        """Have every rank write to its stderr where it stands, and end: PYTHONFAULTHANDLER's answer to SIGABRT."""
+        ranks = children(self.first.pid) or [self.first.pid]
+        for rank in ranks:
+            try:
+                if hasattr(resource, "prlimit"):  # else the kernel may write gigabytes beside the log
+                    resource.prlimit(rank, resource.RLIMIT_CORE, (0, 0))
+                os.kill(rank, signal.SIGABRT)
+            except OSError:  # ended meanwhile
+                continue
+        deadline = time.monotonic() + patience_s
+        while set(ranks) & set(marked(self.mark)) and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def stop(self, grace_s: float = GRACE_S) -> None:
         """End whatever is left of the job, and the keeper's watch."""
@@ -63,6 +78,26 @@ def marked(mark: str) -> list[int]:
         except OSError:  # ended meanwhile, or another user's
             continue
     return found
+
+
+def other_jobs(mark: str) -> set[str]:
+    """Marks of the jobs that other replays on this machine have running (Linux; of other users' only root sees any)."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        found |= {one.partition(b"=")[2].decode() for one in variables if one.startswith(f"{MARK}=".encode())}
+    return found - {mark}
+
+
+def children(parent: int) -> list[int]:
+    """Ids of the processes that `parent` has started itself: torchrun's are the ranks (Linux; elsewhere none)."""
+    try:
+        return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 def sweep(mark: str, grace_s: float = GRACE_S) -> None:

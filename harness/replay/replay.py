@@ -1,5 +1,6 @@
-"""Replay a record: plan, data, one run after the other, and what they show."""
+"""One run of a record, from its name to its folder: choose, settle, perform."""
 
+import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,20 @@ from harness.archive.record import Record
 from harness.archive.run_folder import LOG
 from harness.errors import RunFailed, UserError
 from harness.machine import Machine, this_machine
-from harness.replay import launch, runs, tokens
-from harness.replay.outcome import Result, report
+from harness.replay import crash, launch, runs, tokens
+from harness.replay.anomaly import Breach, Watcher
+from harness.replay.cache import compile_cache, suspect
+from harness.replay.fidelity import in_company
+from harness.replay.memory import lower
+from harness.replay.outcome import Result
 from harness.replay.plan import Options, Plan, make_plan
 from harness.replay.progress import progress
+from harness.replay.rehearsal import as_lines, rehearse
 from harness.replay.signals import Interrupted
 from harness.replay.torchrun import check_port, environment, torchrun_command
+from harness.terminal import say
 from harness.tokens.manifest import Manifest
+from harness.version import commit, packages, release
 
 
 @dataclass(frozen=True)
@@ -34,35 +42,30 @@ class Stage:
     console: Console
 
 
-def replay(name: str, options: Options, console: Console) -> None:
-    """Run the record that `name` means and report on it. Raises RunFailed if it does not run or does not hold.
+class Stopped(RunFailed):
+    """A run that was ended over a breach, by the watcher or by the script itself; what it wrote is in `folder`."""
 
-    Several runs are taken up where an earlier call left them; the user who asks for one run gets one.
-    """
-    if options.runs < 1:
-        raise UserError(f"--runs {options.runs}: at least 1")
-    record = choose(name, options.trust, console)
-    machine = usable_machine()
-    plan, manifest = settle(record, options, machine, console)
-    key = plan.digest(manifest)
-    earlier = [] if options.fresh or options.runs == 1 else runs.of_plan(options.runs_dir, record.slug, key)
-    batch = earlier[-1][1]["batch"] if earlier else runs.time_id()
-    stage = Stage(plan, machine, manifest, options.runs_dir, key, batch, console)
-    results = [Result.of(folder, facts) for folder, facts in earlier if facts["outcome"] == "finished"][: options.runs]
-    if results:
-        console.print(f"{len(results)} of {options.runs} runs are done already (--fresh starts over)")
-    for run in range(len(results), options.runs):
-        of = f", run {run + 1} of {options.runs}" if options.runs > 1 else ""
-        results.append(perform(stage, run, record.label + of))
-    report(plan, results, manifest, console, guard=options.guard)
+    def __init__(self, said: str, breach: Breach, folder: Path):
+        super().__init__(said)
+        self.breach, self.folder = breach, folder
 
 
-def choose(name: str, trusted: bool, console: Console) -> Record:
+def rehearsed(record: Record, options: Options, machine: Machine, console: Console) -> dict:
+    """Say what a replay would do, and return that as data; nothing is run, fetched or written."""
+    plan = make_plan(record, options, machine)
+    announce([plan], console)
+    facts = rehearse(plan, options, machine)
+    for line in as_lines(facts):
+        say(console, line, hang=16)
+    return facts
+
+
+def choose(name: str, options: Options, console: Console) -> Record:
     """The record that `name` means; how it was understood is said, and code from outside the archive is asked about."""
-    found = find(name)
+    found = find(name, nearest=options.nearest)
     if found.note:
         console.print(found.note)
-    ask_trust(found.record, trusted)
+    ask_trust(found.record, options.trust or options.dry_run)
     return found.record
 
 
@@ -89,44 +92,69 @@ def settle(record: Record, options: Options, machine: Machine, console: Console)
     """Plan the runs, say what they will be worth, and get their data. Raises UserError for what cannot be run."""
     check_port(options.nodes)
     plan = make_plan(record, options, machine)
-    announce(plan, machine, console)
+    announce([plan], console)
+    return plan, fetch(plan, options, console)
+
+
+def fetch(plan: Plan, options: Options, console: Console) -> Manifest | None:
+    """The manifest of the plan's tokens, which are then on disk."""
     manifest, note = tokens.prepare(plan, options.repeat)
     if note:
         console.print(note)
-    return plan, manifest
+    return manifest
 
 
-def announce(plan: Plan, machine: Machine, console: Console) -> None:
-    """One line on what this replay is worth, before anything starts, and one for each oddity."""
-    why = "" if machine.gpus or not plan.smoke else "no CUDA here: "
-    console.print(f"{why}{plan.label.sentence()}")
-    for note in plan.notes:
-        console.print(note)
+def announce(plans: list[Plan], console: Console) -> None:
+    """One line on what these replays are worth, before anything starts, and one for each oddity; none of them twice."""
+    lines = []
+    for plan in plans:
+        lines += [f"{'' if plan.gpu or not plan.smoke else 'no CUDA here: '}{plan.label.sentence()}", *plan.notes]
+    for line in dict.fromkeys(lines):
+        console.print(line)
 
 
-def perform(stage: Stage, run: int, title: str) -> Result:
-    """Run number `run` of a plan in a folder of its own. Raises RunFailed, in words, if it does not finish."""
+def perform(stage: Stage, run: int, title: str, watcher: Watcher | None = None, extra: dict | None = None) -> Result:
+    """Run number `run` of a plan in a folder of its own; `extra` facts go into its `run.json`.
+
+    Raises RunFailed, in words, if it does not finish, and of its kinds Stopped or Interrupted where that is why.
+    """
     plan = stage.plan
     folder = runs.create(stage.runs_dir, plan.record.slug).absolute()
     arguments = plan.arguments(folder / LOG, run)
     line = torchrun_command(plan.record.script.absolute(), arguments, plan.ranks, folder, plan.nodes)
     if plan.settings is None:
         _offer_data(folder, plan.data_dir)
-    job = launch.Job(line, folder, environment(plan.ranks, plan.gpu), plan.stall_timeout_s, plan.nodes.rank == 0)
-    started = runs.now()
+    env = environment(plan.ranks, plan.gpu) | compile_cache(stage.machine)
+    job = launch.Job(line, folder, env, plan.stall_timeout_s, plan.nodes.rank == 0)
+    clock = runs.Clock()
     with progress(stage.console, title) as live:
-        ended = launch.run(job, live)
+        ended = launch.run(job, live, watcher)
     runs.adopt_log(folder)
-    facts = _facts(stage, run, folder, line, ended) | {
-        "started": started.isoformat(timespec="seconds"),
-        "ended": runs.now().isoformat(timespec="seconds"),
-        "witness": ended.witness.as_columns(),
-    }
+    breaches = watcher.breaches if watcher else [ended.breach] if ended.breach else []
+    facts = _facts(stage, run, folder, line, ended) | (extra or {})
+    facts |= {"breaches": [dataclasses.asdict(breach) for breach in breaches], **clock.facts()}
+    facts |= {"witness": ended.witness.as_columns()} | ({"trouble": ended.trouble} if ended.trouble else {})
     runs.write(folder, facts)
     if ended.outcome != "finished":
-        kind = Interrupted if ended.outcome == "interrupted" else RunFailed
-        raise kind(f"{title} {ended.outcome}: {ended.trouble}\nwhat it wrote is in {runs.shown(folder)}")
+        raise _failure(plan, ended, title, job)
+    if ended.company:
+        stage.console.print(f"{title}: another replay ran on this machine meanwhile; its time proves nothing")
+    for breach in breaches:
+        stage.console.print(f"{title} went on past step {breach.step}: {breach.reason}")
     return Result.of(folder, facts)
+
+
+def _failure(plan: Plan, ended: launch.Ended, title: str, job: launch.Job) -> RunFailed:
+    """What to raise for a job that did not finish: what happened, what to do about it, where to read on."""
+    said = f"{title} {ended.outcome}: {ended.trouble}"
+    if ended.outcome == "crashed" and crash.OUT_OF_MEMORY.search(ended.trouble):
+        said += f"\nout of memory: {lower(plan.settings, plan.overrides)}; or another program holds some of it"
+    if ended.outcome == "crashed" and (cache := suspect(ended.trouble, job.env)):
+        said += f"\nthe compile cache may be stale or damaged: delete {cache} and run again"
+    said += f"\nwhat it wrote is in {runs.shown(job.folder)}"
+    if ended.outcome == "interrupted":
+        return Interrupted(said, ended.sign)
+    return Stopped(said, ended.breach, job.folder) if ended.breach else RunFailed(said)
 
 
 def _facts(stage: Stage, run: int, folder: Path, line: list[str], ended: launch.Ended) -> dict:
@@ -141,14 +169,16 @@ def _facts(stage: Stage, run: int, folder: Path, line: list[str], ended: launch.
         "plan": stage.key,
         "batch": stage.batch,
         "number": run,
-        "fidelity": plan.label.name,
+        "fidelity": (in_company(plan.label) if ended.company else plan.label).name,
+        "company": ended.company,
         "command": ["python" if part == sys.executable else _shorten(part) for part in line],
         "overrides": plan.overrides,
         "seed": plan.seed_of(run),
         "gpus": plan.ranks,
         "nnodes": plan.nodes.count,
         "machine": stage.machine.facts(plan.ranks),
-        "versions": stage.machine.versions(),
+        "versions": {"harness": release(), "commit": commit(), **stage.machine.versions()},
+        "packages": packages(),
         "manifest": manifest
         and {
             "name": manifest.name,
@@ -159,6 +189,8 @@ def _facts(stage: Stage, run: int, folder: Path, line: list[str], ended: launch.
         "exit": ended.exit,
         "outcome": ended.outcome,
         "fallbacks": ended.witness.fallbacks,
+        "on_anomaly": None,
+        "attempts": [],
     }
 
 

@@ -10,9 +10,16 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(RunFailed):
-    """The user, or the machine, ended the run. Exit code as a shell gives it for Ctrl-C."""
+    """The user, or the machine, ended the run. Exit code as a shell gives it: 128 and the signal's number."""
 
-    exit_code = 130
+    def __init__(self, said: str, sign: str = "SIGINT"):
+        super().__init__(said)
+        self.exit_code = 128 + signal.Signals[sign]
+
+
+def name_of(interruption: KeyboardInterrupt) -> str:
+    """`SIGTERM` and the like: the signal behind an interruption."""
+    return signal.Signals(interruption.args[0]).name if interruption.args else "SIGINT"
 
 
 @contextlib.contextmanager
@@ -20,7 +27,7 @@ def interruptible():
     """Let SIGTERM and SIGHUP act like Ctrl-C. Signals belong to the main thread: elsewhere this does nothing."""
 
     def interrupt(number, frame):
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(number)
 
     with _handling(interrupt):
         yield

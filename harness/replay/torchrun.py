@@ -70,7 +70,8 @@ def check_port(nodes: Nodes) -> None:
 def environment(ranks: int, cuda: bool) -> dict[str, str]:
     """Environment of a job. On the CPU the ranks share the cores and keep freed memory.
 
-    What the user set stays, and all that concerns NCCL is the user's.
+    A rank that is told to abort says first where it stood. What the user set stays, and all that concerns NCCL is the
+    user's.
     """
     on_cpu = {} if cuda else {"OMP_NUM_THREADS": str(max(1, cores() // ranks)), **KEEP_MEMORY}
-    return {**on_cpu, **os.environ, "PYTHONUNBUFFERED": "1"}
+    return {"PYTHONFAULTHANDLER": "1", **on_cpu, **os.environ, "PYTHONUNBUFFERED": "1"}

@@ -1,8 +1,9 @@
 """FineWeb on the Hugging Face Hub: what is there, and one shard at a time, resumed where it broke off and verified.
 
-`hf_hub_download` drops what has arrived when a transfer fails, and compares sizes only. A shard has 200 MB, so the
-transfer itself is the library's `http_get` (plain HTTP, which mirrors speak too) into a part file that outlives the
-process, and the bytes are held against the SHA-256 that the Hub states. The data set is public: no token is sent.
+`hf_hub_download` drops what has arrived when a transfer fails, and compares sizes only; the library's `http_get` writes
+10 MB at a time, which at a slow line shows nothing and keeps nothing for minutes. A shard has 200 MB, so the transfer
+(plain HTTP, which mirrors speak too) writes each piece as it comes into a part file that outlives the process, and the
+bytes are held against the SHA-256 that the Hub states. The data set is public: no token is sent.
 """
 
 import errno
@@ -10,11 +11,11 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from huggingface_hub import HfApi, constants, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
-from huggingface_hub.file_download import http_get
-from huggingface_hub.utils import build_hf_headers, logging
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, logging
 
 from harness.errors import UserError
 from harness.tokens.manifest import sha256_of
@@ -23,6 +24,7 @@ from harness.tokens.shards import ShardError, check_shard
 REPOSITORY = "kjj0/fineweb10B-gpt2"
 ANSWER_WITHIN = 20.0  # seconds for the Hub's answer to a question; transfers have the library's own limits
 ATTEMPTS = 4  # times that a broken transfer is resumed, and a corrupted one begun again
+CUT_SHORT = "the connection ended before all had arrived"
 PAUSE = 1.0  # seconds before the second attempt, doubled for each further one
 
 logging.set_verbosity_error()  # a failure is told once, by `_explained`
@@ -57,8 +59,8 @@ def list_files(revision: str | None = None) -> dict[str, RemoteFile]:
 def fetch(file: RemoteFile, folder: Path, meter) -> dict:
     """Bring `file` into `folder` under its own name once every byte of it has proved right; its entry of a manifest.
 
-    `meter` is called as tqdm is (total, initial, ...) and gives a context manager with `update(bytes)`. What has
-    arrived of a broken transfer stays in a hidden part file and is resumed by the next call. Raises UserError.
+    `meter` is a `transfer.Meter`. What has arrived of a broken transfer stays in a hidden part file and is resumed by
+    the next call. Raises UserError.
     """
     part = folder / f".{file.name}.{file.sha256[:8]}.part"
     for _ in range(ATTEMPTS):
@@ -83,19 +85,8 @@ def _receive(file: RemoteFile, part: Path, meter) -> None:
     url = hf_hub_url(REPOSITORY, file.name, repo_type="dataset", revision=file.revision, endpoint=endpoint())
     for attempt in range(ATTEMPTS):
         try:
-            with part.open("ab") as out:
-                if out.tell() > file.size:
-                    out.truncate(0)
-                headers = build_hf_headers(token=False) | {"Accept-Encoding": "identity"}
-                http_get(
-                    url,
-                    out,
-                    resume_size=out.tell(),
-                    headers=headers,
-                    expected_size=file.size,
-                    tqdm_class=meter,
-                    displayed_filename=file.name,
-                )
+            with part.open("ab", buffering=0) as out:
+                _go_on(url, out, file.size, meter)
             return
         except (HTTPError, OSError) as error:
             if attempt == ATTEMPTS - 1 or not _may_pass(error):
@@ -103,11 +94,34 @@ def _receive(file: RemoteFile, part: Path, meter) -> None:
             time.sleep(PAUSE * 2**attempt)
 
 
+def _go_on(url: str, out: BinaryIO, size: int, meter) -> None:
+    """Append what is missing of `size` bytes, each piece as it arrives. Raises HTTPError, or OSError if some lack."""
+    if out.tell() > size:
+        out.truncate(0)
+    have = out.seek(0, os.SEEK_END)
+    meter.begin(have)
+    if have == size:
+        return
+    headers = build_hf_headers(token=False) | {"Accept-Encoding": "identity"}
+    headers |= {"Range": f"bytes={have}-"} if have else {}
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    with get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response:
+        hf_raise_for_status(response)
+        if have and response.status_code == 200:  # the server ignores ranges and begins anew
+            out.truncate(0)
+            meter.begin(0)
+        for piece in response.iter_bytes():
+            out.write(piece)
+            meter.update(len(piece))
+    if (got := out.seek(0, os.SEEK_END)) != size:
+        raise OSError(f"{CUT_SHORT}: {got} of {size} bytes")
+
+
 def _may_pass(error: Exception) -> bool:
     """Whether trying again can help: a cut connection or an overloaded server, not a refusal or a full disk."""
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code >= 500
-    return isinstance(error, HTTPError) or "Consistency check failed" in str(error)
+    return isinstance(error, HTTPError) or CUT_SHORT in str(error)
 
 
 def _explained(error: Exception, what: str) -> UserError:

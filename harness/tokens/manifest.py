@@ -10,6 +10,7 @@ from harness.files import write_whole
 from harness.tokens.shards import check_shard
 
 FILE_NAME = "manifest.json"
+TRAIN_SHARDS = 103  # of FineWeb, 100M tokens each
 
 
 @dataclass(frozen=True)

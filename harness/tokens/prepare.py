@@ -8,15 +8,17 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import click
+
+from harness.archive import places
 from harness.errors import UserError
-from harness.tokens.manifest import Manifest, fingerprint, read_manifest, shards_on_disk
+from harness.tokens.manifest import TRAIN_SHARDS, Manifest, fingerprint, read_manifest, shards_on_disk
 from harness.tokens.shards import ShardError, read_header
 from harness.tokens.synthetic import ensure_synthetic
 
 __all__ = ["Manifest", "check", "describe", "ensure_fineweb", "ensure_synthetic", "read_manifest"]
 
 NAME = "fineweb10B"
-TRAIN_SHARDS = 103  # of 100M tokens each
 SPARE_BYTES = 1 << 28  # left free on the disk for everything else
 
 VAL_FILE = "fineweb_val_000000.bin"
@@ -90,7 +92,7 @@ def prepare(
     """What `harness data` does: get, make, check or describe a data folder, and say what it holds in two lines."""
     if only_check + synthetic + bool(name) > 1:
         raise UserError("choose one of --check, --synthetic and --describe")
-    data_dir = data_dir or Path("data", "synthetic" if synthetic else NAME)
+    data_dir = data_dir or places.data_dir("synthetic" if synthetic else NAME)
     if only_check:
         manifest = check(data_dir)
     elif synthetic:
@@ -106,7 +108,7 @@ def _summary(data_dir: Path, manifest: Manifest) -> str:
     counts = f"{manifest.tokens('train'):,} train tokens, {manifest.tokens('val'):,} validation tokens"
     floor = "" if manifest.entropy_nats is None else f", entropy {manifest.entropy_nats:.4f} nats a token"
     revision = f" at {manifest.revision}" if manifest.revision else ""
-    return f"{data_dir}: {manifest.name}{revision}\n{counts}{floor}; manifest {manifest.digest[:16]}"
+    return f"{places.shown(data_dir)}: {manifest.name}{revision}\n{counts}{floor}; manifest {manifest.digest[:16]}"
 
 
 def _at_hand(data_dir: Path, manifest: Manifest, name: str) -> bool:
@@ -168,21 +170,28 @@ def _fingerprints(data_dir: Path, names: Iterable[str], lenient: bool = False) -
                 return None
             raise
 
-    with ThreadPoolExecutor() as pool:
+    pool = ThreadPoolExecutor()
+    try:
         found = dict(zip(names := list(names), pool.map(of, names)))
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the shards that are being read, not for all of them
     return {name: entry for name, entry in found.items() if entry is not None}
 
 
 @contextlib.contextmanager
 def _sole_user(data_dir: Path) -> Iterator[None]:
-    """Make the folder, and wait until no other process fetches into it."""
+    """Make the folder, and wait until no other process fetches into it; that there is one is said at once."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         handle = os.open(data_dir, os.O_RDONLY)
     except OSError as error:
         raise UserError(f"{data_dir} cannot be used as a data folder: {error.strerror}") from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            click.echo(f"another process is at work in {data_dir}: waiting until it is done", err=True)
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)

@@ -24,6 +24,16 @@ from harness.tokens.synthetic_source import (
 __all__ = ["code_length", "ensure_synthetic", "entropy_rate", "generate"]
 
 RECIPE = 1  # counts up with every change of the source, so that no folder is taken for what it is not
+# What `_facts` finds for the seed of every smoke replay, kept because finding it takes longer than starting one.
+OF_SEED_0 = {
+    "recipe": RECIPE,
+    "seed": 0,
+    "entropy_nats": 1.870733,
+    "unigram_nats": 3.817804,
+    "vocabulary": STATES + 1,
+    "median_document": MEDIAN_LENGTH,
+    "mean_document": 83.116,
+}
 
 
 def generate(tokens: int, seed: int = 0, stream: int = 0, median_length: float = MEDIAN_LENGTH) -> np.ndarray:
@@ -109,7 +119,7 @@ def ensure_synthetic(
     data_dir = Path(data_dir)
     counts = {"fineweb_val_000000.bin": val_tokens}
     counts |= {f"fineweb_train_{number:06d}.bin": tokens_per_shard for number in range(1, train_shards + 1)}
-    facts = _facts(seed, median_length)
+    facts = OF_SEED_0 if (seed, median_length) == (0, MEDIAN_LENGTH) else _facts(seed, median_length)
     present = _ours(data_dir)
     if present is not None and present.synthetic == facts and _intact(data_dir, present, counts):
         return present

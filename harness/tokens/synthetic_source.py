@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from scipy.special import ndtr
 
 from harness.errors import UserError
 
@@ -119,5 +118,7 @@ def _lengths(median: float) -> np.ndarray:
     if not 2 <= median <= LONGEST / 2:
         raise UserError(f"a median document length of {median} tokens: choose one from 2 to {LONGEST // 2}")
     edges = np.log(np.arange(1, LONGEST + 1)) - math.log(median)
+    from scipy.special import ndtr  # asked for a new source only, and slower to load than all the rest
+
     mass = np.concatenate([[0.0, 0.0], np.diff(ndtr(edges / LENGTH_SPREAD))])
     return mass / mass.sum()

@@ -9,13 +9,14 @@
   const scheme = byId("scheme");
   const wantsDark = window.matchMedia("(prefers-color-scheme: dark)");
   const isDark = () => root.classList.contains("dark") || (wantsDark.matches && !root.classList.contains("light"));
-  const showScheme = () => scheme.setAttribute("aria-pressed", String(isDark()));
+  const showScheme = () => { scheme.textContent = `Switch to ${isDark() ? "light" : "dark"}`; };
   scheme.addEventListener("click", () => {
     const dark = !isDark();
     root.classList.toggle("dark", dark);
     root.classList.toggle("light", !dark);
     showScheme();
   });
+  wantsDark.addEventListener("change", showScheme);
   showScheme();
 
   // --- the table: sort and filter ------------------------------------------------------------------------------
@@ -90,11 +91,10 @@
   };
 
   const seriesOf = (number) => {
-    const record = byNumber.get(number);
+    const { share, others, tokens_per_step: tokens } = byNumber.get(number);
     const published = data.curves[number];
     const own = (data.replays[number] || []).map((run) => ({ ...run, name: `${number} ${run.fidelity}` }));
-    const { share } = record;
-    return [...(published ? [{ name: number, points: published, tokens: record.tokens_per_step, share }] : []), ...own];
+    return [...(published ? [{ name: number, points: published, tokens, share, others }] : []), ...own];
   };
   const niceTicks = (low, high, count) => {
     const rough = (high - low) / count;
@@ -122,7 +122,8 @@
     const low = (toy ? lowest : Math.min(data.target, lowest)) - 0.05;
     const first = Math.max(...lines.map((line) => line.xy[0][1]));
     const high = toy ? first : Math.min(first, Math.max(...ends.map(([, y]) => y)) + 1.3);
-    const most = Math.max(...ends.map(([x]) => x));
+    const beyond = axis === "seconds" ? series.flatMap((one) => (one.others || []).map(([seconds]) => seconds)) : [];
+    const most = Math.max(...ends.map(([x]) => x), ...beyond);
     const x = (v) => left + (v / most) * (width - left - right);
     const y = (v) => top + ((high - Math.min(v, high)) / (high - low)) * (height - top - bottom);
     const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
@@ -136,23 +137,91 @@
     }
     svg.append(make("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, AXES[axis]));
     if (low < data.target) svg.append(make("line", { class: "goal", x1: left, x2: width - right, y1: y(data.target), y2: y(data.target) }));
-    const used = [];
-    lines.forEach((line, index) => {
-      const points = line.xy.filter(([, loss]) => loss <= high).map(([a, b]) => `${x(a).toFixed(1)},${y(b).toFixed(1)}`);
-      svg.append(make("polyline", { class: `line s${line.index}`, points: points.join(" ") }));
-      const [across, level] = [x(ends[index][0]), y(ends[index][1]) + 4];
-      const free = (at) => used.every(([a, b]) => Math.abs(a - at) >= 13 || Math.abs(b - across) >= right);
-      const at = [0, 13, -13, 26, -26, 39, -39].map((shift) => level + shift).find(free) ?? level - 52;
-      used.push([at, across]);
-      svg.append(make("text", { class: "name", x: across + 5, y: at }, line.name));
+    const others = axis === "seconds" ? series.flatMap((one) => one.others || []) : [];
+    lines.forEach((line) => {
+      line.drawn = line.xy.filter(([, loss]) => loss <= high).map(([a, b]) => [x(a), y(b)]);
+      const points = line.drawn.map(([a, b]) => `${a.toFixed(1)},${b.toFixed(1)}`).join(" ");
+      svg.append(make("polyline", { class: `line s${line.index}`, points }));
     });
+    const frame = [left, top - 4, width, height - bottom];
+    const dots = others.map(([seconds]) => [x(seconds) - 7, y(data.target) - 7, x(seconds) + 7, y(data.target) + 7]);
+    for (const { line, at, from } of placeNames(lines, ends.map(([a, b]) => [x(a), y(b)]), frame, dots)) {
+      if (from) svg.append(make("line", { class: "leader", x1: from[0], y1: from[1], x2: at[0] - 2, y2: at[1] - 4 }));
+      svg.append(make("text", { class: "name", x: at[0], y: at[1] }, line.name));
+    }
+    for (const [seconds, source] of others) {
+      const circle = make("circle", { class: "others", cx: x(seconds), cy: y(data.target), r: 5 });
+      circle.append(make("title", {}, `${plain(seconds)} s, as timed by ${source}`));
+      svg.append(circle);
+    }
     return svg;
   };
-  const drawCurves = (place, numbers, axes) => {
+
+  // A name stands at the end of its line, or as near to it as it covers no other name and, if possible, no line.
+  const placeNames = (lines, ends, [x0, y0, x1, y1], taken) => {
+    const boxes = [...taken];
+    const overlap = (a, b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
+    const points = lines.flatMap((line) => line.drawn.slice(1).flatMap(([bx, by], index) => {
+      const [ax, ay] = line.drawn[index];
+      const count = Math.ceil(Math.hypot(bx - ax, by - ay) / 4) || 1;
+      return Array.from({ length: count }, (_, k) => [ax + (bx - ax) * k / count, ay + (by - ay) * k / count]);
+    }));
+    const order = lines.map((line, index) => ({ line, end: ends[index] })).sort((a, b) => a.end[1] - b.end[1]);
+    return order.map(({ line, end }) => {
+      const wide = 7.5 * line.name.length;
+      let best = null;
+      for (let row = -16; row <= 16; row += 1) {
+        for (const across of [end[0] + 5, end[0] - wide / 2, end[0] - wide - 5]) {
+          const level = end[1] + 4 + 7 * row;
+          const box = [across - 3, level - 11, across + wide, level + 3];
+          if (box[0] < x0 || box[1] < y0 || box[2] > x1 + 1 || box[3] > y1 || boxes.some((other) => overlap(box, other))) continue;
+          const hit = points.filter(([a, b]) => a > box[0] && a < box[2] && b > box[1] && b < box[3]).length;
+          const cost = 7 * Math.abs(row) + 4 * hit + (across > end[0] ? 0 : 12);
+          if (best === null || cost < best.cost) best = { cost, box, at: [across, level], far: Math.abs(row) > 2 };
+        }
+      }
+      if (best === null) return null;
+      boxes.push(best.box);
+      return { line, at: best.at, from: best.far ? end : null };
+    }).filter(Boolean);
+  };
+
+  // Losses on one text and one schedule belong together; those on another, and those of toys, have scales of their own.
+  const KINDS = [
+    ["", ({ fidelity }) => !fidelity || ["official", "same-batch"].includes(fidelity)],
+    ["Own replays on another text or schedule: their losses are no measure of the record’s",
+      ({ fidelity }) => fidelity && !["official", "same-batch", "smoke"].includes(fidelity)],
+    ["Smoke replays: a toy’s loss", ({ fidelity }) => fidelity === "smoke"],
+  ];
+  const hintOf = (text, name = "p") => {
+    const element = document.createElement(name);
+    element.className = "hint";
+    element.textContent = text;
+    return element;
+  };
+  const drawCurves = (place, numbers, axes, folded = false) => {
     const series = numbers.filter((number) => byNumber.has(number)).flatMap(seriesOf);
-    const toys = series.filter((one) => one.fidelity === "smoke"); // a toy's loss has a scale of its own
-    const real = series.filter((one) => one.fidelity !== "smoke");
-    place.replaceChildren(...[...axes.map((axis) => drawOne(real, axis)), drawOne(toys, "step")].filter(Boolean));
+    place.replaceChildren();
+    for (const [words, belongs] of KINDS) {
+      const group = series.filter(belongs);
+      const drawn = (words.startsWith("Smoke") ? ["step"] : axes).map((axis) => drawOne(group, axis)).filter(Boolean);
+      if (!drawn.length) continue;
+      if (!words) {
+        place.append(...drawn);
+        if (group.some((one) => (one.others || []).length) && axes.includes("seconds")) {
+          place.append(hintOf("Hollow points: the time that other people measured for the record on their own machines."));
+        }
+      } else if (folded) {
+        const details = document.createElement("details");
+        const inside = document.createElement("div");
+        inside.className = "curves";
+        inside.append(...drawn);
+        details.append(hintOf(words, "summary"), inside);
+        place.append(details);
+      } else {
+        place.append(hintOf(`${words}.`), ...drawn);
+      }
+    }
   };
   const fillRecord = (details) => {
     const place = details.querySelector(".curves");
@@ -217,9 +286,10 @@
     const whole = a.minutes / b.minutes;
     const words = whole >= 1 ? `${whole.toFixed(3)}× faster` : `${(1 / whole).toFixed(3)}× slower`;
     if (!(a.steps > 0 && b.steps > 0)) return `${b.number} is ${words} than ${a.number} by the listed times.`;
-    const fewer = a.steps / b.steps;
+    const [fewer, clock] = [a.steps / b.steps, a.clock / b.clock];
+    const retimed = Math.abs(clock - 1) < 5e-4 ? "" : `, ${clock.toFixed(3)}× from old records timed anew`;
     return `${b.number} is ${words} than ${a.number} by the listed times: ${fewer.toFixed(3)}× from fewer steps, `
-      + `${(whole / fewer).toFixed(3)}× from faster ones.`;
+      + `${(whole / fewer / clock).toFixed(3)}× from faster ones${retimed}.`;
   };
   const compare = () => {
     const [a, b] = ["compare-a", "compare-b"].map((id) => byNumber.get(byId(id).value));
@@ -230,7 +300,7 @@
     facts.append(factTable(a, b));
     const curves = document.createElement("div");
     curves.className = "curves";
-    drawCurves(curves, a === b ? [a.number] : [a.number, b.number], ["step", "seconds", "tokens"]);
+    drawCurves(curves, a === b ? [a.number] : [a.number, b.number], ["step", "seconds", "tokens"], true);
     byId("compare-result").replaceChildren(sentence, facts, curves);
   };
   byId("compare-form").addEventListener("change", compare);

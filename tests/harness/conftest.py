@@ -77,7 +77,10 @@ def add(tmp_path):
 
 @pytest.fixture
 def fake_machine(monkeypatch, tmp_path, archive):
-    """A CPU machine, the small archive with every record frozen, one process in place of torchrun, in `tmp_path`."""
+    """A CPU machine, the small archive with every record frozen, one process in place of torchrun, in `tmp_path`.
+
+    It is alone on it: other tests, and other people, may have replays of their own running.
+    """
     machine = Machine((), "2.13.0+cpu", None, None, "cpu", 2, 24.0, "Linux")
     monkeypatch.setattr("harness.archive.find.ROOT", archive)
     monkeypatch.setattr("harness.replay.replay.ROOT", archive)
@@ -85,6 +88,7 @@ def fake_machine(monkeypatch, tmp_path, archive):
     monkeypatch.setattr(
         "harness.replay.replay.torchrun_command", lambda script, args, *_: [sys.executable, str(script), *args]
     )
+    monkeypatch.setattr("harness.replay.processes.other_jobs", lambda mark: set())
     monkeypatch.chdir(tmp_path)
     frozen = f'sha256 = "{hashlib.sha256(FAKE.read_bytes()).hexdigest()}"'
     for folder in archive.iterdir():

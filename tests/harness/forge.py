@@ -14,6 +14,7 @@ BANNER = "=" * 100
 SCRIPT = '''"""A toy record: enough of a script for the referee to read, never run."""
 import glob
 import os
+import time
 import numpy as np
 import torch
 
@@ -38,12 +39,15 @@ def batches(pattern, size):
 
 model = torch.compile(torch.nn.Linear(8, 8), dynamic=False, fullgraph=True)
 train_loader = batches(train_files, 1024)
+clock, start = 0.0, time.perf_counter()
 for step in range(601):
     if step % 100 == 0:
         with torch.no_grad():
             val_loader = batches(val_files, 4096)
             loss = sum(model(next(val_loader)) for _ in range(val_tokens // 4096))
-        print(f"step:{step}/600 val_loss:{loss:.4f} train_time:0ms step_avg:0ms")
+        clock += 1000 * (time.perf_counter() - start)
+        print(f"step:{step}/600 val_loss:{loss:.4f} train_time:{clock:.0f}ms step_avg:{clock / max(step, 1):.2f}ms")
+        start = time.perf_counter()
     model(next(train_loader)).backward()
 '''
 OFFSETS = (0.0001, 0.0012, -0.0011, -0.0009, 0.0004)
@@ -63,6 +67,7 @@ class Forged:
     gpus: int = 8
     gpu: str = "NVIDIA H100 80GB HBM3"
     date: str = "Sat Oct  4 06:00:33 2025"
+    torch: str = "2.4.1"
     era: str = "B"
     environment: list = field(default_factory=list)
     noise: int = 0
@@ -74,7 +79,7 @@ class Forged:
         wobble = rng.normal(0, 0.0003, self.steps + 1)
         self.loss = {
             step: self.final
-            + 7.5 * (np.exp(-step / 60) - np.exp(-self.steps / 60))
+            + (10.83 - self.final - 3e-4 * self.steps) * (np.exp(-step / 60) - np.exp(-self.steps / 60))
             + 3e-4 * (self.steps - step)
             + wobble[step] * (step < self.steps)
             for step in range(0, self.steps + 1, self.every)
@@ -105,7 +110,11 @@ class Forged:
         for name, text in self.helpers.items():
             source += f"\n\n{'-' * 40}\n# {name}\n{'-' * 40}\n\n{text}"
         table = [SMI_ROW.format(i, self.gpu) for i in range(self.gpus)]
-        environment = ["Running Python 3.12.7", "Running PyTorch 2.10.0 compiled for CUDA 12.6", *self.environment]
+        environment = [
+            "Running Python 3.12.7",
+            f"Running PyTorch {self.torch} compiled for CUDA 12.4",
+            *self.environment,
+        ]
         parts = [source] if self.source else []
         parts += [BANNER, *environment, self.date, *table, BANNER, *self.lines()]
         return "\n".join(parts) + "\npeak memory allocated: 29226 MiB reserved: 44076 MiB\n"

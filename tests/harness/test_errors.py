@@ -4,22 +4,21 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from harness.cli import FrontDoor
-from harness.errors import RunFailed, UserError
+from harness.cli import FrontDoor, main
+from harness.errors import RunFailed, UserError, warn
 from timing.log import LogError
 
 
-def open_door(error, *options):
+def open_door(error, *arguments):
     @click.group(cls=FrontDoor)
-    @click.option("--debug", is_flag=True)
-    def door(debug):
+    def door():
         pass
 
     @door.command()
     def work():
         raise error
 
-    return CliRunner().invoke(door, [*options, "work"])
+    return CliRunner().invoke(door, [*arguments, "work"] if arguments != ("after",) else ["work", "--debug"])
 
 
 @pytest.mark.parametrize(
@@ -48,6 +47,29 @@ def test_a_fault_of_ours_keeps_its_traceback(error):
     assert open_door(error).exception is error
 
 
-def test_debug_shows_the_traceback():
-    error = UserError("no such record")
-    assert open_door(error, "--debug").exception is error
+def test_debug_after_the_command_shows_the_traceback_and_keeps_the_exit_code():
+    result = open_door(RunFailed("rank 1 crashed"), "after")
+    assert result.exit_code == 1 and "Traceback" in result.output and result.output.endswith("error: rank 1 crashed\n")
+
+
+def test_debug_before_the_command_too():
+    result = CliRunner().invoke(main, ["--debug", "show", "xyzzy"])
+    assert result.exit_code == 2 and "Traceback" in result.output and "error: no record" in result.output
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
+def test_ctrl_c_is_130(error):
+    result = open_door(error)
+    assert (result.exit_code, result.output.strip()) == (130, "stopped")
+
+
+@pytest.mark.parametrize("arguments", [["-h"], ["replay", "-h"], ["show", "-h"]])
+def test_short_help(arguments):
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0 and "--debug" in result.output
+
+
+def test_a_warning_is_said_once(capsys):
+    warn("a record is broken")
+    warn("a record is broken")
+    assert capsys.readouterr().err == "warning: a record is broken\n"

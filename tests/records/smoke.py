@@ -15,7 +15,7 @@ from timing.log import Run, read_log
 
 @dataclass(frozen=True)
 class Replay:
-    """A run that ended well: rank 0's log, its text after the environment, its stdout, and what `timing` reads in it."""
+    """A run that ended well: rank 0's log, its text after the environment, its stdout, what `timing` reads in it."""
 
     ranks: int
     log: str
@@ -24,6 +24,7 @@ class Replay:
 
     @property
     def body(self) -> list[str]:
+        """The log's lines after the environment."""
         return self.log.split("=" * 100)[-1].strip().splitlines()
 
 
@@ -73,8 +74,8 @@ def poison_memory():
 
 
 def keep_weights(folder: Path, poisoned: bool = False):
-    """To be called in a rank before its script, which may get poisoned memory: the weights before the first step and after the last are saved as
-    `<rank>-first.pt` and `<rank>-last.pt`."""
+    """To be called in a rank before its script, which may get poisoned memory: the weights before the first step and
+    after the last are saved as `<rank>-first.pt` and `<rank>-last.pt`."""
 
     def notice(module, inputs):
         script = sys.modules["__main__"]

@@ -3,10 +3,11 @@
 import pandas as pd
 import pytest
 
+from harness.archive.find import ROOT
+from harness.archive.leaderboard import read_retimed
 from harness.archive.published import published_curves
 from harness.history import frames
-from harness.history.ledgers import ledgers
-from harness.history.standings import standings
+from harness.history.standings import ledgers, standings
 from reports import charts, site
 from reports.cards import Script
 from reports.diffs import Row
@@ -114,6 +115,7 @@ def make_page(data, table):
             replays=own,
             replay_curves=points,
             scripts={"40": _script("a = 2\n")} if scripts is None else scripts,
+            others=read_retimed(ROOT),
         )
 
     return make

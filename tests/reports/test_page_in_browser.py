@@ -1,5 +1,6 @@
 """The page in a real Chromium: opened from disk, sorted, filtered, clicked, compared, photographed."""
 
+import re
 import shutil
 import time
 
@@ -66,14 +67,14 @@ def test_sorts_by_mouse_and_by_keyboard_with_unknown_last(open_page):
     page = open_page()
     assert numbers(page)[:3] == ["01", "02", "03"]
     page.click("#board thead button >> text=Steps")
-    steps = page.eval_on_selector_all("#board tbody td:nth-child(8)", "cells => cells.map(cell => cell.dataset.sort)")
+    steps = page.eval_on_selector_all("#board tbody td:nth-child(9)", "cells => cells.map(cell => cell.dataset.sort)")
     known = [float(step) for step in steps if step]
     assert known == sorted(known) and steps[len(known) :] == ["", ""]
     page.keyboard.press("Enter")
-    steps = page.eval_on_selector_all("#board tbody td:nth-child(8)", "cells => cells.map(cell => cell.dataset.sort)")
+    steps = page.eval_on_selector_all("#board tbody td:nth-child(9)", "cells => cells.map(cell => cell.dataset.sort)")
     known = [float(step) for step in steps if step]
     assert known == sorted(known, reverse=True) and steps[len(known) :] == ["", ""]
-    assert page.get_attribute("#board thead th:nth-child(8)", "aria-sort") == "descending"
+    assert page.get_attribute("#board thead th:nth-child(9)", "aria-sort") == "descending"
     assert page.get_attribute("#board thead th:nth-child(1)", "aria-sort") == "none"
 
 
@@ -109,7 +110,7 @@ def test_opens_a_record_from_the_table_the_curve_and_the_address(open_page):
     page = open_page()
     page.click("#board a[href='#record-40']")
     assert page.is_visible("#record-40 .facts")
-    assert page.locator("#record-40 .curves svg").count() == 3, "by steps, by seconds, and the toys apart"
+    assert page.locator("#record-40 .curves svg").count() == 5, "by steps and seconds; those of a replay; the toys"
     assert page.locator("#record-40 .curves .line").count() >= 4
     assert "stand-in" in page.inner_text("#record-40 .curves")
     assert "a = 2" in page.inner_text("#record-40 .diff ins >> nth=0")
@@ -120,9 +121,10 @@ def test_opens_a_record_from_the_table_the_curve_and_the_address(open_page):
 
 def test_a_replay_on_one_gpu_is_projected_on_the_axis_of_seconds_and_says_so(open_page):
     page = open_page("#record-40")
-    by_steps, by_seconds, toys = (page.locator("#record-40 .curves svg").nth(i).text_content() for i in range(3))
-    assert "40 stand-in × 1/8" in by_seconds and "×" not in by_steps
-    assert "40 smoke" in toys and "40 smoke" not in by_steps + by_seconds
+    drawn = [page.locator("#record-40 .curves svg").nth(i).text_content() for i in range(5)]
+    assert "40 stand-in × 1/8" in drawn[3] and "40 stand-in" in drawn[2] and "×" not in drawn[2]
+    assert "stand-in" not in drawn[0] + drawn[1] + drawn[4], "a loss on another text squashes the others"
+    assert "40 smoke" in drawn[4] and "40 smoke" not in "".join(drawn[:4])
 
 
 def test_pointing_at_a_dot_tells_its_record(open_page):
@@ -138,12 +140,78 @@ def test_compares_two(open_page):
     page.select_option("#compare-b", "40")
     said = page.inner_text("#compare-result")
     assert "40 is 1.258× faster than 24 by the listed times: 0.760× from fewer steps, 1.656× from faster ones." in said
-    assert page.locator("#compare-result svg").count() == 4
+    assert page.locator("#compare-result svg:visible").count() == 3
     assert page.locator("#compare-result svg >> nth=0").get_by_text("24", exact=True).count() == 1
     page.select_option("#compare-b", "66")
     assert "66 is 1.860× faster" in page.inner_text("#compare-result")
     page.select_option("#compare-b", "24")
     assert "two different records" in page.inner_text("#compare-result")
+
+
+def test_the_comparison_opens_on_curves_that_belong_together(open_page):
+    page = open_page()
+    names = page.eval_on_selector_all(
+        "#compare-result > .curves > svg .name", "all => [...new Set(all.map(e => e.textContent))]"
+    )
+    assert sorted(names) == ["39", "40"]
+    assert page.locator("#compare-result details svg >> visible=true").count() == 0
+    page.click("#compare-result details summary >> nth=0")
+    assert page.locator("#compare-result details svg >> visible=true").count() == 3
+
+
+def test_a_retiming_between_two_records_is_a_factor_of_its_own(open_page):
+    page = open_page()
+    page.select_option("#compare-a", "01")
+    page.select_option("#compare-b", "89")
+    said = page.inner_text("#compare-result p >> nth=0")
+    total, steps, speed, clock = (float(figure) for figure in re.findall(r"\d+\.\d+(?=×)", said))
+    assert "from old records timed anew" in said and clock == pytest.approx(0.973, abs=5e-4)
+    assert steps * speed * clock == pytest.approx(total, rel=1e-3)
+
+
+OVERLAPS = """() => [...document.querySelectorAll('.curves svg')].flatMap(svg => {
+  if (!svg.getClientRects().length) return [];
+  const all = [...svg.querySelectorAll('.name')].map(e => [e.textContent, e.getBBox()]);
+  return all.flatMap(([a, p], i) => all.slice(i + 1).filter(([, q]) =>
+    p.x < q.x + q.width && q.x < p.x + p.width && p.y + 3 < q.y + q.height && q.y + 3 < p.y + p.height)
+    .map(([b]) => `${a} over ${b}`)); })"""
+
+
+@pytest.mark.parametrize("pair", [("39", "40"), ("24", "40"), ("11", "12"), ("20", "21"), ("88", "89")])
+def test_names_never_cover_each_other(open_page, pair):
+    page = open_page("#record-40")
+    for side, number in zip("ab", pair):
+        page.select_option(f"#compare-{side}", number)
+    assert page.evaluate(OVERLAPS) == []
+    assert page.locator("#compare-result .curves > svg >> nth=0").locator(".name").count() == 2
+
+
+def test_the_table_fits_a_laptop_and_notes_do_not_inflate_it(open_page):
+    page = open_page()
+    assert page.eval_on_selector("#table .scroll", "e => e.scrollWidth - e.clientWidth") <= 0
+    height = "row => row.getBoundingClientRect().height"
+    row = page.locator("#board tr[data-number='01']")
+    closed = row.evaluate(height)
+    assert closed < 60
+    row.locator("summary").click()
+    assert "The public log was made with llm.c of October 2024" in row.inner_text() and row.evaluate(height) > closed
+
+
+def test_what_others_measured_is_a_column_and_hollow_points(open_page):
+    page = open_page("#record-12")
+    assert page.inner_text("#board tr[data-number='12'] td:nth-child(6)") == "5.297"
+    assert page.inner_text("#board tr[data-number='40'] td:nth-child(6)") == "−22.1 s"
+    assert "facebookresearch/llm-speedrunner" in page.inner_text("#record-12 .plain >> nth=0")
+    by_seconds = page.locator("#record-12 .curves > svg >> nth=1")
+    assert by_seconds.locator("circle.others").count() == 2  # 12 and 11
+    assert "318 s, as timed by facebookresearch" in by_seconds.text_content()
+
+
+def test_the_theme_button_says_what_it_does(open_page):
+    page = open_page(scheme="dark")
+    assert page.inner_text("#scheme") == "Switch to light"
+    page.click("#scheme")
+    assert page.inner_text("#scheme") == "Switch to dark"
 
 
 def test_hostile_strings_stay_text(open_page, hostile):

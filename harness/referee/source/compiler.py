@@ -13,10 +13,15 @@ from harness.referee.source.words import (
     COMPILE_KEYWORDS,
     COMPILERS,
     GUARDED,
+    HARMLESS_CALLS,
+    HIDING_ATTRIBUTES,
+    HIDING_MODULES,
     LOOKERS,
     READS_CONFIG,
     RUNS_TEXT,
 )
+
+_COMPILER_PARTS = {"_inductor", "_dynamo", "_functorch"}
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,9 @@ class Fact:
 def compiler_facts(names: Names) -> list[dict]:
     """All facts about compiler settings in the modules of `names`, as plain dictionaries."""
     found = [] if names.settled else [Fact("undecided", "aliases of aliases without end", "", "", 1)]
-    for module, tree in names.modules.items():
+    for module, nodes in names.nodes.items():
         reader = _Reader(names, module)
-        for node in ast.walk(tree):
+        for node in nodes:
             reader.read(node)
         found += reader.found
     return [asdict(fact) for fact in dict.fromkeys(found)]
@@ -60,13 +65,18 @@ class _Reader:
             self.environment(node, node.value)
         elif isinstance(node, ast.ImportFrom) and _everything_of_torch(node):
             self.note("undecided", f"from {node.module} import *", node)
+        if isinstance(node, ast.Attribute) and node.attr in HIDING_ATTRIBUTES:
+            self.note("undecided", f".{node.attr}", node)
         if isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)) and isinstance(node.ctx, ast.Load):
             self.escape(node)
 
     def store(self, node: ast.Attribute | ast.Subscript) -> None:
         """An assignment to an attribute or an item."""
         key = node.attr if isinstance(node, ast.Attribute) else self.names.value(node.slice)
-        for base in self.names.resolve(node.value):
+        bases = self.names.resolve(node.value)
+        if not bases and (hidden := _COMPILER_PARTS & set(_chain(node.value))):
+            self.note("undecided", f"something of {min(hidden)} is replaced", node)
+        for base in bases:
             holder = base.removesuffix(".__dict__")
             if base == "os.environ":
                 self.variable(key, node, self.assigned(node))
@@ -115,8 +125,10 @@ class _Reader:
 
     def hides(self, function: str, owner: str, node: ast.Call) -> str:
         """Why a call cannot be followed, "" if it can."""
-        if function in RUNS_TEXT:
+        if function in RUNS_TEXT or (owner.split(".")[0] in HIDING_MODULES and function not in HARMLESS_CALLS):
             return function.removeprefix("builtins.")
+        if owner == "sys.modules" and not (function == "sys.modules.get" and isinstance(self.argument(node, 0), str)):
+            return f"{function}()"
         if owner == "subprocess" and any(keyword.arg == "env" for keyword in node.keywords):
             return f"{function} with an environment of its own"
         if function in ("importlib.import_module", "builtins.__import__"):
@@ -230,6 +242,14 @@ class _Reader:
             )
         pair = self.names.parent.get(parent)
         return isinstance(parent, ast.Tuple) and isinstance(pair, ast.Assign) and isinstance(pair.targets[0], ast.Tuple)
+
+
+def _chain(node: ast.AST):
+    """The attributes that an expression goes through, last first."""
+    while isinstance(node, (ast.Attribute, ast.Subscript, ast.Call)):
+        if isinstance(node, ast.Attribute):
+            yield node.attr
+        node = node.func if isinstance(node, ast.Call) else node.value
 
 
 def _everything_of_torch(node: ast.ImportFrom) -> bool:

@@ -11,6 +11,8 @@ from collections import Counter
 CONFIG_MODULES = ("torch._inductor.config", "torch._dynamo.config", "torch._functorch.config", "torch.compiler.config")
 _CONFIG_NAMES = {"config", "inductor_config", "dynamo_config"}
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef, ast.Module)
+_IMPORTS = (ast.Import, ast.ImportFrom)
+_TELLING = (ast.Name, ast.Attribute, ast.Call, ast.Constant)
 _ROUNDS = 25
 
 
@@ -42,6 +44,9 @@ class Names:
         self.modules = modules
         self.parent: dict[ast.AST, ast.AST] = {}
         self.module_of: dict[ast.AST, str] = {}
+        self.nodes: dict[str, list[ast.AST]] = {}
+        self._scope: dict[ast.AST, ast.AST] = {}
+        self._leaves: dict[ast.AST, list[ast.AST]] = {}
         self._bound: dict[ast.AST, set[str]] = {}
         self._origins: dict[tuple[ast.AST, str], set[str]] = {}
         self._values: dict[tuple[ast.AST, str], list[ast.AST]] = {}
@@ -49,16 +54,20 @@ class Names:
         self._foreign: dict[ast.AST, set[str]] = {}
         for name, tree in modules.items():
             self._link(name, tree)
-        for tree in modules.values():
-            self._bind(tree)
+        for name, tree in modules.items():
+            self._bind(self.nodes[name], tree)
+        self._imports = [node for nodes in self.nodes.values() for node in nodes if isinstance(node, _IMPORTS)]
         self.settled = any(not self._propagate() for _ in range(_ROUNDS))
 
     def scope(self, node: ast.AST) -> ast.AST:
-        """The function, class or module that `node` stands in."""
-        node = self.parent.get(node, node)
-        while not isinstance(node, _SCOPES):
-            node = self.parent[node]
-        return node
+        """The function, class or module that `node` stands in; a module stands in itself."""
+        return self._scope.get(node, node)
+
+    def leaves(self, node: ast.AST) -> list[ast.AST]:
+        """Names, attributes, calls and literals in `node`, itself among them: what says where a value comes from."""
+        if node not in self._leaves:
+            self._leaves[node] = [each for each in ast.walk(node) if isinstance(each, _TELLING)]
+        return self._leaves[node]
 
     def ancestors(self, node: ast.AST):
         """The nodes around `node`, innermost first."""
@@ -100,6 +109,10 @@ class Names:
             return self._origins.get((scope, node.id), set())
         return {f"builtins.{node.id}"} if hasattr(builtins, node.id) else set()
 
+    def bound_to(self, node: ast.FunctionDef | ast.ClassDef) -> set[str]:
+        """What else the name of a definition means where it is defined."""
+        return self._origins.get((self.scope(node), node.name), set())
+
     def binder(self, node: ast.Name) -> ast.AST | None:
         """The scope that binds the name, by Python's rule: class bodies are seen only from within themselves."""
         own = scope = self.scope(node)
@@ -123,6 +136,8 @@ class Names:
         for base in self.resolve(node.value, depth + 1):
             if isinstance(key, str) and base == "sys.modules":
                 found.add(canonical(key))
+            elif base.startswith(CONFIG_MODULES):
+                found.add(f"{base}.{key if isinstance(key, str) else '?'}")
             elif isinstance(key, str) and base.endswith(".__dict__"):
                 found |= self._member(base.removesuffix(".__dict__"), key)
         return found
@@ -137,6 +152,8 @@ class Names:
             elif function in ("importlib.import_module", "builtins.__import__") and isinstance(self.value(first), str):
                 path = self.value(first)
                 found |= self._module(path) | (self._module(path.split(".")[0]) if "__" in function else set())
+            elif function == "sys.modules.get" and isinstance(self.value(first), str):
+                found |= self._module(self.value(first))
             elif function == "builtins.vars":
                 found |= {f"{base}.__dict__" for base in self.resolve(first, depth + 1)}
             elif function in ("builtins.globals", "builtins.locals"):
@@ -149,19 +166,28 @@ class Names:
         return {f"@{path}"} if path in self.modules else {canonical(path)}
 
     def _link(self, name: str, tree: ast.Module) -> None:
-        for node in ast.walk(tree):
-            self.module_of[node] = name
-            for child in ast.iter_child_nodes(node):
-                self.parent[child] = node
-            if isinstance(node, _SCOPES):
+        """Note every node of a module with its parent, breadth first; what has no parts (`pass`, `+`) is left out."""
+        nodes, parent, scope = [tree], self.parent, self._scope
+        for node in nodes:
+            inner, around = isinstance(node, _SCOPES), scope.get(node, node)
+            if inner:
                 self._bound[node] = set()
+            for field in node._fields:
+                value = getattr(node, field, None)
+                for child in value if isinstance(value, list) else (value,):
+                    if isinstance(child, ast.AST) and child._fields:
+                        parent[child] = node
+                        scope[child] = node if inner else around
+                        nodes.append(child)
+        self.nodes[name] = nodes
+        self.module_of |= dict.fromkeys(nodes, name)
 
-    def _bind(self, tree: ast.Module) -> None:
+    def _bind(self, nodes: list[ast.AST], tree: ast.Module) -> None:
         """Note which scope binds which name, and the values given to it."""
-        for node in ast.walk(tree):
+        for node in nodes:
             if isinstance(node, (ast.Global, ast.Nonlocal)):
                 self._foreign.setdefault(self.scope(node), set()).update(node.names)
-        for node in ast.walk(tree):
+        for node in nodes:
             for name in _names_bound_by(node):
                 owner = self._owner(node, name, tree)
                 self._bound[owner].add(name)
@@ -192,14 +218,15 @@ class Names:
     def _propagate(self) -> bool:
         """One round of following imports and assignments; True if anything new was learnt."""
         before = sum(map(len, self._origins.values()))
-        for name, tree in self.modules.items():
-            for node in ast.walk(tree):
-                if isinstance(node, ast.Import):
-                    for alias in node.names:
-                        path = alias.name if alias.asname else alias.name.split(".")[0]
-                        self._learn(node, alias.asname or path, self._module(path), tree)
-                elif isinstance(node, ast.ImportFrom):
-                    self._import_from(node, name, tree)
+        for node in self._imports:
+            name = self.module_of[node]
+            tree = self.modules[name]
+            if isinstance(node, ast.ImportFrom):
+                self._import_from(node, name, tree)
+                continue
+            for alias in node.names:
+                path = alias.name if alias.asname else alias.name.split(".")[0]
+                self._learn(node, alias.asname or path, self._module(path), tree)
         for (scope, name), values in self._values.items():
             for value in values:
                 self._origins.setdefault((scope, name), set()).update(self.resolve(value))

@@ -5,58 +5,51 @@ The script is read by `ast` in a process of its own with limits, never run. What
 
 import ast
 import hashlib
-import json
-import subprocess
-import sys
-from functools import lru_cache
-from pathlib import Path
 
 from harness.archive.record import Record
 from harness.referee.checks import Case, counted, logs
+from harness.referee.known import Published, published_as, published_with
+from harness.referee.source.reader import code_of, read_run, read_source
+from harness.referee.submission import Entry
 from harness.referee.verdict import FAIL, PASS, UNKNOWN, Check
 from timing.log import Run, printable
 from timing.rules import COMPILE_DEFAULTS, ENVIRONMENT_PREFIXES, SETTING_DEFAULTS, Compiler
 
-ROOT = Path(__file__).resolve().parents[3]
-BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from harness.referee.source.worker import main; main()"
-LARGEST_SOURCE = 8_000_000
-PATIENCE_S = 30
 BANNED_MODULES = ("torch._inductor.config.", "torch._dynamo.config.", "torch.compiler.set_stance")
+LONGEST_STUB = 2_000  # characters of the few lines that sample logs have in a source's place
 LEFT_OUT = "the source is left out of the log"
 
 
-def read_source(script: str, helpers: dict[str, str] | None = None) -> dict:
-    """Facts about a script and its helper modules (texts by file name), as `worker` gives them; {"error": why}
-    when they cannot be had. Takes a fraction of a second, half a minute at worst, and keeps its answers."""
-    return _read(script, tuple(sorted((helpers or {}).items())))
-
-
-@lru_cache(maxsize=64)
-def _read(script: str, helpers: tuple[tuple[str, str], ...]) -> dict:
-    modules = {"": script} | {Path(name).name.removesuffix(".py"): text for name, text in helpers}
-    if sum(map(len, modules.values())) > LARGEST_SOURCE:
-        return {"error": f"larger than {LARGEST_SOURCE // 1_000_000} MB"}
-    try:
-        worker = subprocess.run(
-            [sys.executable, "-I", "-c", BOOT, str(ROOT)],
-            input=json.dumps(modules).encode(),
-            capture_output=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
-        return json.loads(worker.stdout)
-    except subprocess.TimeoutExpired:
-        return {"error": f"not read within {PATIENCE_S} s"}
-    except ValueError:
-        return {"error": "the parser gave up on it"}
-
-
 def facts_of(run: Run) -> dict | None:
-    """Facts about the script in a log, None if the log holds none that could have written it."""
-    if run.source is None:
-        return None
-    facts = read_source(run.source, run.helpers)
-    return facts if facts.get("prints_metrics") or "error" in facts else None
+    """Facts about the script in a log, None if the log holds none, or a few lines that stand for one."""
+    facts = read_run(run)
+    if facts is None or facts.get("prints_metrics") or "error" in facts:
+        return facts
+    return facts if len(run.source) > LONGEST_STUB else None
+
+
+def spellings(case: Case) -> list[tuple[Entry, dict | None]]:
+    """(first run, facts) of each text that the code of an arm comes in: what one of them hides, no other shows."""
+    first = {entry.run.source_sha256: entry for entry in reversed(case.entries)}
+    return [(entry, facts_of(entry.run)) for entry in reversed(first.values())]
+
+
+def unread(case: Case, rule: str) -> Check | None:
+    """UNKNOWN where a script cannot be had or parsed, None where it can. Where it is there and
+    cannot be parsed, that is decisive."""
+    for entry, facts in spellings(case):
+        if facts is None:
+            return case.check(rule, UNKNOWN, f"{LEFT_OUT} ({entry.at(entry.run.source_line)})")
+        if "error" in facts:
+            where = entry.at(entry.run.source_line)
+            return undecided(case, rule, f"the source cannot be read: {facts['error']} ({where})")
+    return None
+
+
+def undecided(case: Case, rule: str, evidence: str) -> Check:
+    """UNKNOWN about a script that is there: decisive, save where all runs are published ones, whose script people have
+    read when they took it for a record."""
+    return case.check(rule, UNKNOWN, evidence, decisive=not all(published_as(entry.run) for entry in case.entries))
 
 
 def is_script(run: Run, sha256: str) -> bool:
@@ -72,45 +65,82 @@ def frozen_hash(record: Record) -> str:
     return record.sha256 or record.script_sha256()
 
 
+def is_of(run: Run, record: Record) -> bool:
+    """Whether the script in a log is the record's: the frozen one, the same code in other words, or, by eight digits,
+    the one that was published."""
+    if is_script(run, frozen_hash(record)):
+        return True
+    return _same_code(run, record) or any(row.number == record.number and row.linked for row in published_with(run))
+
+
+def _same_code(run: Run, record: Record) -> bool:
+    try:
+        theirs = read_source(record.script.read_text(encoding="utf-8")).get("code")
+    except (OSError, ValueError):
+        return False
+    return theirs is not None and theirs == code_of(run)
+
+
 def check_source(case: Case) -> Check:
-    """One script made all the logs; with a record, its frozen script. One that was frozen before it decides nothing."""
+    """One code made all the logs; with a record, its frozen or its published script. One that was frozen before it
+    decides nothing, and neither does one that was published beside it."""
     run, entry = case.entries[0].run, case.entries[0]
-    if facts_of(run) is None:
-        return case.check("source", UNKNOWN, f"{LEFT_OUT} ({entry.at(run.source_line)})")
-    one, where = f"one source in {logs(len(case.entries))}, sha256 {run.source_sha256[:12]}", entry.at(run.source_line)
+    facts, where = facts_of(run), entry.at(run.source_line)
+    if facts is None:
+        return case.check("source", UNKNOWN, f"{LEFT_OUT} ({where})")
+    texts = len(spellings(case))
+    spelt = f" in {texts} spellings" if texts > 1 else ""
+    one = f"one source{spelt} in {logs(len(case.entries))}, sha256 {run.source_sha256[:12]}"
+    if not facts.get("prints_metrics") and "error" not in facts:
+        return undecided(case, "source", f"{one}: nothing in it writes a validation line as in these logs ({where})")
+    rows = published_with(run)
     if case.record is None:
-        return case.check("source", PASS, f"{one} ({where})")
-    frozen = frozen_hash(case.record)
+        numbers = ", ".join(dict.fromkeys(row.number for row in rows))
+        published = f": the published script of record {numbers}, by eight digits" if rows else ""
+        return case.check("source", PASS, f"{one}{published} ({where})")
+    return _source_of(case, case.record, one, rows, where)
+
+
+def _source_of(case: Case, record: Record, one: str, rows: list[Published], where: str) -> Check:
+    """The source check against a record that was named."""
+    run, frozen = case.entries[0].run, frozen_hash(record)
     if is_script(run, frozen):
-        return case.check("source", PASS, f"{one}: the frozen script of {case.record.label} ({where})")
-    for earlier, changed in case.record.earlier:
+        return case.check("source", PASS, f"{one}: the frozen script of {record.label} ({where})")
+    if _same_code(run, record):
+        said = f"the frozen script of {record.label}, but for comments, annotations or a run id"
+        return case.check("source", PASS, f"{one}: {said} ({where})")
+    mine = [row for row in rows if row.number == record.number]
+    if any(row.linked for row in mine):
+        return case.check("source", PASS, f"{one}: the published script of {record.label}, by eight digits ({where})")
+    if mine:
+        beside = f"published beside {record.label}, whose own script is another"
+        return case.check("source", UNKNOWN, f"{one}: {beside} ({where})", decisive=True)
+    for earlier, changed in record.earlier:
         if is_script(run, earlier):
-            said = f"{one}: {case.record.label}'s script as it was frozen before; since then: {changed}"
+            said = f"{one}: {record.label}'s script as it was frozen before; since then: {changed}"
             return case.check("source", UNKNOWN, f"{said} ({where})")
-    return case.check("source", FAIL, f"{one}; the frozen script of {case.record.label} is {frozen[:12]} ({where})")
+    return case.check("source", FAIL, f"{one}; the frozen script of {record.label} is {frozen[:12]} ({where})")
 
 
 def check_compiler(case: Case) -> Check:
     """No compiler flag that the edition bans, in any spelling, in the script or a helper module."""
-    facts, entry = facts_of(case.entries[0].run), case.entries[0]
-    if facts is None:
-        return case.check("compiler-flags", UNKNOWN, f"{LEFT_OUT} ({case.first(_start)})")
-    if case.edition.compiler == Compiler():
-        return case.check(
-            "compiler-flags", PASS, f"any is allowed under the rules of {case.edition.name} ({case.first(_start)})"
-        )
-    if "error" in facts:
-        return case.check(
-            "compiler-flags", UNKNOWN, f"the source cannot be read: {facts['error']} ({case.first(_start)})"
-        )
-    banned, undecided, allowed = judge_flags(facts, case.edition.compiler)
-    shown = [(f"{text} ({_place(entry, module, line)})") for text, module, line in banned or undecided]
+    rule = "compiler-flags"
+    if case.edition.compiler == Compiler() and all(facts for _, facts in spellings(case)):
+        return case.check(rule, PASS, f"any is allowed under the rules of {case.edition.name} ({case.first(start)})")
+    if open_question := unread(case, rule):
+        return open_question
+    banned, hidden, allowed = [], [], set()
+    for entry, facts in spellings(case):
+        found = judge_flags(facts, case.edition.compiler)
+        banned += [f"{text} ({place(entry, module, line)})" for text, module, line in found[0]]
+        hidden += [f"{text} ({place(entry, module, line)})" for text, module, line in found[1]]
+        allowed |= set(found[2])
     if banned:
-        return case.check("compiler-flags", FAIL, f"banned: {counted(shown)}")
-    if undecided:
-        return case.check("compiler-flags", UNKNOWN, f"cannot be read from the text: {counted(shown)}")
-    set_flags = f"only {', '.join(allowed)}" if allowed else "no flag is set"
-    return case.check("compiler-flags", PASS, f"{set_flags} ({case.first(_start)})")
+        return case.check(rule, FAIL, f"banned: {counted(banned)}")
+    if hidden:
+        return undecided(case, rule, f"cannot be read from the text: {counted(hidden)}")
+    set_flags = f"only {', '.join(sorted(allowed))}" if allowed else "no flag is set"
+    return case.check(rule, PASS, f"{set_flags} ({case.first(start)})")
 
 
 def judge_flags(facts: dict, compiler: Compiler) -> tuple[list, list, list[str]]:
@@ -151,75 +181,12 @@ def _literal(value: str):
         return ...
 
 
-def check_val_tokens(case: Case) -> Check:
-    """The final loss is measured on as many validation tokens as the edition says."""
-    wanted, entry = case.edition.val_tokens, case.entries[0]
-    for each in case.entries:
-        override = each.run.overrides.get("val_tokens")
-        if override is not None and override.replace("_", "") != str(wanted):
-            at = each.at(each.run.env_line.get("override val_tokens"))
-            return case.check("val-tokens", FAIL, f"{override} validation tokens, not {wanted:,} ({at})")
-    facts = facts_of(entry.run)
-    if facts is None:
-        return case.check("val-tokens", UNKNOWN, f"{LEFT_OUT} ({case.first(_start)})")
-    given = facts.get("val_tokens", [])
-    for value, module, line in given:
-        if value is not None and value != wanted:
-            where = _place(entry, module, line)
-            return case.check("val-tokens", FAIL, f"{value:,} validation tokens, not {wanted:,} ({where})")
-    if not given or any(value is None for value, _, _ in given):
-        return case.check(
-            "val-tokens", UNKNOWN, f"the script does not say in a plain number how many ({case.first(_start)})"
-        )
-    return case.check("val-tokens", PASS, f"{wanted:,} ({_place(entry, *given[0][1:])})")
-
-
-def check_validation_reads(case: Case) -> Check:
-    """Validation shards are read in validation sections only, never beside a backward pass."""
-    entry = case.entries[0]
-    facts = facts_of(entry.run)
-    if facts is None:
-        return case.check("validation-reads", UNKNOWN, f"{LEFT_OUT} ({case.first(_start)})")
-    reads = facts.get("validation", [])
-    for where, rule in (("training", FAIL), ("elsewhere", UNKNOWN)):
-        lines = [_place(entry, "", line) for place, line in reads if place == where]
-        if lines:
-            said = "read beside a backward pass" if where == "training" else "read outside of a validation section"
-            return case.check("validation-reads", rule, f"{said} ({counted(lines)})")
-    if not reads:
-        return case.check(
-            "validation-reads", UNKNOWN, f"no read of validation shards was recognised ({case.first(_start)})"
-        )
-    return case.check("validation-reads", PASS, f"in validation sections only ({_place(entry, '', reads[0][1])})")
-
-
-def check_token_stream(case: Case) -> Check:
-    """The functions that load the data are those of the record, or of its parent."""
-    facts = facts_of(case.entries[0].run)
-    if facts is None:
-        return case.check("token-stream", UNKNOWN, f"{LEFT_OUT} ({case.first(_start)})")
-    mine, unlike, where = facts.get("loader"), "", case.first(_start)
-    if not mine:
-        return case.check("token-stream", UNKNOWN, f"no data-loading function was recognised ({case.first(_start)})")
-    for known in filter(None, (case.record, case.parent)):
-        try:
-            theirs = read_source(known.script.read_text(encoding="utf-8")).get("loader", {})
-        except (OSError, ValueError):
-            continue
-        changed = sorted(name for name in mine | theirs if mine.get(name) != theirs.get(name))
-        if not changed:
-            return case.check("token-stream", PASS, f"the data-loading functions are those of {known.label} ({where})")
-        unlike = f"{', '.join(changed[:4])} differ from {known.label}: read them"
-    unlike = unlike or "no record to compare the loader with: name one by --record"
-    return case.check("token-stream", UNKNOWN, f"{unlike} ({where})")
-
-
-def _start(run: Run) -> int | None:
+def start(run: Run) -> int | None:
     """The line at which the script starts in a log."""
     return run.source_line
 
 
-def _place(entry, module: str, line: int) -> str:
+def place(entry: Entry, module: str, line: int) -> str:
     """file:line of a place in the script; in a helper module, its name and its own line."""
     if module:
         return f"{entry.name}, {printable(module, 80)}.py:{line}"

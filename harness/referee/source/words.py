@@ -20,10 +20,27 @@ RUNS_TEXT = {
     "types.CodeType",
     "marshal.loads",
     "os.system",
+    "sys._getframe",
+    "torch.utils.cpp_extension.load",
+    "torch.utils.cpp_extension.load_inline",
+    "sys.settrace",
+    "sys.setprofile",
+    "pickle.loads",
+    "operator.attrgetter",
+    "operator.methodcaller",
     "os.putenv",
 }
 GUARDED = {"torch", "torch._inductor", "torch._dynamo", COMPILE, "sys.modules", *CONFIG_MODULES}
 GUARDED |= {f"{module}.__dict__" for module in GUARDED} | {"torch._inductor.config.triton"}
+HIDING_ATTRIBUTES = {
+    *("__globals__", "__builtins__", "__code__", "__closure__", "__subclasses__", "__bases__", "__mro__", "__base__"),
+    *("__getattribute__", "__loader__", "__spec__", "__self__", "__wrapped__", "__import__", "__reduce__"),
+    *("f_globals", "f_locals", "f_builtins", "f_back", "tb_frame", "gi_frame", "cr_frame", "ag_frame"),
+}
+"""Ways from one object to another that no name shows."""
+HIDING_MODULES = {"ctypes", "gc", "inspect", "marshal", "code", "codeop", "imp", "cffi"}
+HARMLESS_CALLS = {f"gc.{name}" for name in ("collect", "disable", "enable", "freeze", "isenabled")}
+HARMLESS_CALLS |= {f"inspect.{name}" for name in ("getsource", "signature", "getfile")}
 ATTRIBUTE_CALLS = {f"builtins.{name}" for name in ("getattr", "setattr", "delattr", "object.__setattr__")}
 LOOKERS = {
     f"builtins.{name}" for name in ("getattr", "setattr", "hasattr", "vars", "isinstance", "print", "id", "repr")

@@ -63,14 +63,14 @@ def test_a_record_beyond_the_public_list_is_added_in_its_place(root):
     assert published_curves(root).query("number == '90'").val_loss.tolist() == [10.8, 4.0]
 
 
-def test_arms_hold_one_source_and_one_number_of_steps(root):
+def test_arms_hold_one_code_and_one_number_of_steps(root):
     chosen = arms(root)
-    per_record = chosen.groupby("number")[["source", "steps", "gpus"]].nunique()
+    per_record = chosen.groupby("number")[["code", "steps", "gpus"]].nunique()
     assert (per_record == 1).all(axis=None)
     sizes = chosen.groupby("number").size()
-    assert (sizes["40"], sizes["26"], sizes["72"], sizes["09"]) == (5, 1, 3, 1)
+    assert (sizes["40"], sizes["26"], sizes["72"], sizes["09"]) == (5, 1, 15, 1)
     others = chosen.groupby("number").others.first()
-    assert (others["40"], others["26"], others["72"], others["85"]) == (0, 20, 12, 42)
+    assert (others["40"], others["26"], others["72"], others["85"]) == (0, 20, 0, 42)
     assert len(chosen) + others.sum() == len(read_table("runs.csv", root))
 
 

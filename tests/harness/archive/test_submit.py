@@ -140,9 +140,33 @@ def test_facts_without_a_place_for_the_hash(draft, contract):
         submit.freeze(draft)
 
 
+CLAIMED = '"""A record.\n\nNew        Something.\n"""\n\nprint(1)\n'
+
+
+@pytest.mark.parametrize(
+    "script, words",
+    [
+        (CLAIMED, ["docstring is still record 40's", "the code is still record 40's", "credit is empty"]),
+        (CLAIMED + "print(2)\n", ["docstring is still record 40's"]),
+        (CLAIMED.replace("Something", "A gate"), ["the code is still record 40's"]),
+        ("(", ["is no Python"]),
+    ],
+)
+def test_what_needs_no_test_is_said_first(parent, tmp_path, archive, contract, monkeypatch, script, words):
+    monkeypatch.setattr("harness.archive.find.ROOT", archive)
+    monkeypatch.setattr(submit, "_run_contract", lambda folder: pytest.fail("the tests were run"))
+    load(parent.rstrip("/")).script.write_text(CLAIMED)
+    draft = submit.new("sparse-gate", parent, tmp_path / "drafts", DAY)
+    (draft / "train.py").write_text(script)
+    result = CliRunner().invoke(main, ["freeze", str(draft)])
+    assert result.exit_code == 2 and all(word in result.stderr for word in words)
+    assert load(draft).sha256 == ""
+
+
 def test_the_commands(parent, tmp_path, contract):
     made = CliRunner().invoke(main, ["new", "idea", "--from", parent, "--into", str(tmp_path / "drafts")])
     assert made.exit_code == 0 and "idea" in made.output and "harness replay" in made.output
+    assert "train.py: your change, and the opening docstring" in made.output and "record.toml: title" in made.output
     [folder] = (tmp_path / "drafts").iterdir()
     refused = CliRunner().invoke(main, ["freeze", str(folder)])
     assert refused.exit_code == 1 and "nothing was frozen" in refused.output

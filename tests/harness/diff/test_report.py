@@ -1,5 +1,7 @@
 """`harness diff`: what is told of two records, and nothing of theirs that a terminal would obey."""
 
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from click.testing import CliRunner
 from harness.archive.record import load
 from harness.archive.settings import read_settings
 from harness.cli import main
+from harness.commands import history
 from harness.diff.report import diff, settings
 
 SCRIPT = (
@@ -74,6 +77,29 @@ def test_the_command(two):
     assert equal.exit_code == 0 and equal.output.endswith("\nthe scripts are equal\n")
     unknown = CliRunner().invoke(main, ["diff", two[0], "no-such-record"])
     assert unknown.exit_code == 2 and unknown.output.startswith("error: ")
+
+
+def test_the_pager_is_handed_its_colour_option(two, monkeypatch):
+    """Without R, less shows every colour as `ESC[1m`."""
+    seen = []
+    monkeypatch.delenv("LESS", raising=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("click.echo_via_pager", lambda text, color: seen.append((os.environ.get("LESS"), color)))
+    history.diff.callback(*two, as_json=False, nearest=False, colour=None)
+    assert seen == [("FRX", True)]
+    monkeypatch.setenv("LESS", "-S")
+    history.diff.callback(*two, as_json=False, nearest=False, colour=None)
+    assert seen[1][0] == "-S", "what the user has set stays"
+
+
+def test_json(two):
+    told = json.loads(CliRunner().invoke(main, ["diff", *two, "--json"]).stdout)
+    assert told["summary"].startswith("2 lines added, 2 deleted")
+    assert {"name": "steps", "old": "10", "new": "20"} in told["settings"]
+    assert {line["kind"] for line in told["lines"]} == {"come", "gone"}
+    assert [line["text"] for line in told["lines"] if line["section"] == "Settings"][
+        1
+    ] == "    steps: int = 20  # of the record"
 
 
 def test_escape_sequences_of_a_script_do_not_reach_the_terminal(two):

@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from harness.history.replayed import read_replays, witness_ratio
+from harness.history.replayed import read_replays
+from harness.history.run_rows import witness_ratio
 
 LOG = """x = 1
 {bar}

@@ -4,6 +4,8 @@ import io
 import json
 import math
 import shutil
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -115,6 +117,35 @@ def test_the_command_on_the_archive_itself():
     assert unknown.exit_code == 2 and unknown.output.startswith("error: ")
 
 
+def test_long_lines_are_broken_at_words(records):
+    folder = next(records.glob("*backout"))
+    words = "New        " + "some words that go on " * 6
+    (folder / "train.py").write_text(SCRIPT.format(steps=1).replace("New        Backout.", words))
+    lines = shown("40", records, width=80).splitlines()
+    assert max(map(len, lines)) <= 80
+    at = next(index for index, line in enumerate(lines) if line.startswith("New        some"))
+    assert lines[at + 1].startswith(" " * 11) and lines[at + 1][11] != " "
+
+
+def test_json_tells_all():
+    told = json.loads(CliRunner().invoke(main, ["show", "40", "--json"]).stdout)
+    assert told["number"] == "40" and told["times"][0]["kind"] == "listed" and told["script"].endswith("train.py")
+    missing = json.loads(CliRunner().invoke(main, ["show", "41", "--json"]).stdout)
+    assert missing["script"] is None and missing["listed"]["minutes"] == 2.345
+
+
+def test_asking_for_a_record_imports_no_heavy_library():
+    """Each of them takes longer than all else together: pandas 0.4 s, scipy.stats 0.7 s, torch 1.4 s."""
+    program = (
+        "import sys; from harness.cli import main; main(['show', '40'], standalone_mode=False); print(sys.modules)"
+    )
+    for command in (program, "import sys, harness.referee.verify, harness.replay.replay; print(sys.modules)"):
+        done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, cwd=ROOT.parent)
+        assert done.returncode == 0, done.stderr
+        loaded = done.stdout.splitlines()[-1]
+        assert not [name for name in ("pandas", "scipy.stats", "torch", "matplotlib") if f"'{name}'" in loaded]
+
+
 def test_unreadable_script(records):
     (next(records.glob("*backout")) / "train.py").unlink()
     with pytest.raises(UserError, match="No such file"):
@@ -166,7 +197,8 @@ def test_own_runs_are_witnessed_and_projected_smoke_runs_are_not(timed):
 
 def test_retimings_of_a_record(timed):
     (next(timed.glob("*reduced-batch-size")) / "train.py").write_text(SCRIPT.format(steps=21))
-    assert shown("21", timed).count("re-timed") == 2
+    text = shown("21", timed)
+    assert text.count("re-timed") == 3 and "3.071" in text and "facebookresearch/llm-speedrunner" in text
 
 
 def test_a_lone_script_has_no_times(timed, tmp_path):

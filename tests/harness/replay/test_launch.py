@@ -82,7 +82,43 @@ def test_the_crashing_rank_speaks_and_the_others_stop(tmp_path):
 
 def test_a_killed_rank_is_named(tmp_path):
     ended = launch.run(under_torchrun(tmp_path, "--do", "killed"))
-    assert (ended.outcome, ended.trouble) == ("crashed", "rank 1 was ended by signal 9 (out of memory?)")
+    assert (ended.outcome, ended.trouble) == (
+        "crashed",
+        "rank 1 was killed by SIGKILL (signal 9) (out of memory?), after step 1",
+    )
+
+
+@pytest.mark.parametrize("sign, words", [(9, "was killed by SIGKILL (signal 9)"), (15, "SIGTERM (signal 15)")])
+def test_a_killed_launcher_is_named_and_how_far_it_had_come(tmp_path, sign, words):
+    """torchrun itself, not a rank, is ended from outside: by the kernel, or by somebody's kill."""
+
+    def kill(metric, clock):
+        if metric.step == 1 and not killed:
+            killed.append(1)
+            (launcher,) = (pid for pid in processes_of("torch.distributed.run") if str(tmp_path) in command_of(pid))
+            os.kill(launcher, sign)
+
+    killed = []
+    ended = launch.run(under_torchrun(tmp_path, "--do", "stall"), kill)
+    assert ended.outcome == "crashed" and words in ended.trouble and ended.trouble.endswith(", after step 1")
+    assert not processes_of(str(tmp_path / "log.txt"))
+
+
+def command_of(pid):
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+
+
+def test_a_disk_that_fills_names_the_file_and_stops_the_run(tmp_path):
+    (tmp_path / "stdout.txt").symlink_to("/dev/full")
+    ended = launch.run(direct(tmp_path, "--do", "stall"))
+    assert ended.outcome == "unfinished"
+    assert ended.trouble.startswith(f"{tmp_path / 'stdout.txt'}: No space left on device, ")
+    assert not processes_of(str(tmp_path / "log.txt"))
+
+
+def test_a_full_disk_of_the_script_is_explained():
+    said = crash.describe("", {0: TRACEBACK + "OSError: [Errno 28] No space left on device"})
+    assert said.endswith("(the disk is full: free some space, or choose another place with --runs-dir)")
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -185,11 +221,11 @@ TRACEBACK = "Traceback (most recent call last):\n  File x\n"
         (
             "rank      : 1 (local_rank: 1)\n  exitcode  : -9 (pid: 7)",
             {0: TRACEBACK + "Broken pipe"},
-            "rank 1 .* signal 9",
+            "rank 1 .*SIGKILL",
         ),
         ("", {0: TRACEBACK + "RuntimeError: EADDRINUSE"}, "^the port is in use"),
         ("", {0: "usage: train.py\ntrain.py: error: argument --seed: invalid int value"}, "^train.py: error: argument"),
-        ("", {0: TRACEBACK + "torch.OutOfMemoryError: CUDA out of memory."}, "rank 0 crashed.*see nvidia-smi"),
+        ("", {0: TRACEBACK + "torch.OutOfMemoryError: CUDA out of memory."}, "rank 0 crashed.*CUDA out of memory"),
         ("RuntimeError: address already in use", {}, "the port is in use"),
         ("", {}, "said nothing"),
         ("", {0: "[rank3]: " + TRACEBACK + "[rank3]: ValueError: mine"}, "^rank 3 crashed"),

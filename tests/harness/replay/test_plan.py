@@ -31,6 +31,7 @@ def record(archive):
 
 def plan(record, *gpus, **options):
     options.setdefault("data_dir", record.folder / "data")
+    (record.folder / "data").mkdir(exist_ok=True)
     return make_plan(record, Options(**options), machine(*gpus))
 
 
@@ -56,6 +57,33 @@ def test_set_and_scale_change_the_label_and_the_steps(record):
     assert (altered.label.name, altered.overrides) == ("shortened", {"fp8": "false"})
     smoke = plan(record, scale=0.5, assignments=("fp8=false",))
     assert smoke.overrides == {"num_iterations": 2, "fp8": "false"}
+
+
+def test_the_published_curve_is_the_reference_of_the_records_own_run_alone(record):
+    curve = ((0, 10.8), (10, 4.0))
+    assert plan(record, *[H100] * 8).reference == plan(record, H100).reference == curve
+    assert plan(record).reference == ()  # smoke
+    assert plan(record, H100, scale=0.5).reference == plan(record, H100, assignments=("fp8=false",)).reference == ()
+
+
+@pytest.mark.parametrize(
+    "options, mode",
+    [
+        ({}, None),
+        ({"watch": True}, "stop"),
+        ({"guard": True}, "stop"),
+        ({"on_anomaly": "continue"}, "continue"),
+        ({"watch": True, "on_anomaly": "fallback"}, "fallback"),
+    ],
+)
+def test_who_watches_and_what_for(options, mode):
+    assert Options(**options).watching == mode
+
+
+def test_watching_alone_logs_nothing_more(record):
+    assert plan(record, *[H100] * 8, watch=True).label.name == "official"
+    guarded = plan(record, *[H100] * 8, guard=True)
+    assert guarded.telemetry == 1 and guarded.label.name == "same-batch"
 
 
 def test_a_changed_frozen_script_is_no_record_run(record):
@@ -104,15 +132,11 @@ def test_what_cannot_run_is_said_in_one_line(record, gpus, options, words):
 
 
 def test_a_small_gpu_is_told_what_to_lower(record):
-    script = record.script
-    script.write_text(
-        FAKE.replace("    do: str", "    val_row_tokens: int = 8\n    row_tokens: int = 32768\n    do: str")
-    )
-    with pytest.raises(
-        UserError, match=r"lower row_tokens with --set row_tokens=\.\.\., which leaves the record's fid"
-    ):
+    record.script.write_text(FAKE.replace("    do: str", "    val_row_tokens: int = 8\n    do: str"))
+    said = r"lower row_tokens with --set row_tokens=512 \(now 1024\), which leaves the record's fidelity"
+    with pytest.raises(UserError, match=said):
         plan(record, SMALL)
-    assert plan(record, SMALL, assignments=("row_tokens=1024",)).label.name == "shortened"
+    assert plan(record, SMALL, assignments=("row_tokens=256",)).label.name == "shortened"
 
 
 def test_a_smoke_setting_that_the_script_lacks_is_traced_to_its_file(record):

@@ -15,7 +15,9 @@ from click.testing import CliRunner
 
 from harness.cli import main
 from harness.errors import UserError
+from harness.files import write_whole
 from harness.machine import Gpu
+from harness.replay import runs
 from harness.replay.outcome import smoke_problem
 from harness.tokens.synthetic import ensure_synthetic
 
@@ -104,8 +106,8 @@ def test_a_run_shorter_than_the_smoke_test_is_not_held_to_its_margin(replay):
     assert (
         "it runs and stays above the floor; too short for a smoke test, which asks for a fall by 0.1" in result.output
     )
-    result = replay("40", "--scale", "0.5", "--set", "last_loss=nan")
-    assert result.exit_code == 1 and "smoke test failed: the loss went from nan to nan" in result.output
+    result = replay("40", "--scale", "0.5", "--set", "do=diverge")
+    assert result.exit_code == 1 and "smoke test failed: the loss went from 7.0000 to nan" in result.output
 
 
 def test_a_stall_exits_1(replay):
@@ -118,7 +120,7 @@ def test_a_stall_exits_1(replay):
     "changes, words",
     [
         (["last_loss=6.95"], "the loss went from 7.0000 to 6.9500, and should have fallen by 0.1"),
-        (["last_loss=nan"], "and should have fallen by 0.1"),
+        (["do=diverge"], "and should have fallen by 0.1"),
         (["last_loss=1.5"], "the loss 1.5000 is below the source's entropy"),
     ],
 )
@@ -145,7 +147,20 @@ def test_the_guard_reports_fallbacks(replay):
     [
         (["bakout"], "no record 'bakout'; near it: 40 (2025-10-04-backout)"),
         (["40", "--set", "model_dim=3"], "the script has no setting 'model_dim'"),
-        (["40", "--runs", "0"], "--runs 0: at least 1"),
+        (["40", "--runs", "0"], "'--runs': 0 is not in the range"),
+        (["40", "--node-rank", "5"], "--node-rank 5: of 1 nodes (--nnodes) the last is 0"),
+        (["40", "--nnodes", "0"], "'--nnodes': 0 is not in the range"),
+        (["40", "--stall-timeout", "nan"], "nan is not a number that anything could be done with"),
+        (["40", "--scale", "inf"], "inf is not a number that anything could be done with"),
+        (["40", "--telemetry", "-1"], "'--telemetry': -1 is not in the range"),
+        (["40", "--set", "num_iterations=-3"], "num_iterations is at least 1, not -3"),
+        (["40", "--set", "val_tokens=0"], "val_tokens is at least 1, not 0"),
+        (["40", "--set", "last_loss=nan"], "last_loss is a finite number, not nan"),
+        (["40", "--seed", str(2**63)], "is not in the range"),
+        (["40", "--seed", str(2**63 - 1), "--runs", "2"], "it must stay below 2**63"),
+        (["40", "--data-dir", "nowhere"], "--data-dir nowhere: no such folder; `harness data --data-dir nowhere`"),
+        (["40", "--gpus", "0"], "'--gpus': 0 is not in the range"),
+        (["40", "--no-such-option"], "No such option"),
         (["40", "--runs-dir", "/proc/nowhere"], "cannot be made"),
         (["40", "--nnodes", "2", "--gpus", "1"], "several nodes need node 0's HOST:PORT"),
         (["missing/train.py"], "no such script or record folder"),
@@ -228,20 +243,100 @@ with open("logs/1234.txt", "w") as log:
 """
 
 
-def test_a_script_without_settings_finds_the_data_and_its_log_is_kept(replay, tmp_path):
+def test_a_script_without_settings_finds_the_data_and_its_log_is_kept(replay, with_a_gpu, tmp_path):
     (tmp_path / "theirs.py").write_text(PUBLIC)
-    result = replay("theirs.py", "--trust")
+    ensure_synthetic("books")
+    result = replay("theirs.py", "--trust", "--data-dir", "books")
     assert result.exit_code == 0, result.output
+    assert "as-found replay (someone's script as it is: its data, batch and clock are its own affair)" in result.output
     assert "first validation loss 9.0000" in result.output
     (facts,) = runs_of("theirs")
     assert Path("runs/theirs", facts["run_id"], "log.txt").read_text().startswith("step:0/1")
+    assert facts["fidelity"] == "as-found"
     assert replay("theirs.py", "--trust", "--seed", "1").exit_code == 2
+
+
+def test_a_script_without_settings_is_refused_without_cuda(replay, tmp_path):
+    (tmp_path / "theirs.py").write_text(PUBLIC)
+    result = replay("theirs.py", "--trust")
+    assert result.exit_code == 2 and "smoke" not in result.output
+    assert "takes no settings, so it has no toy size" in result.stderr and "there is no CUDA here" in result.stderr
+    assert not Path("runs").exists()
+
+
+def test_a_full_disk_leaves_a_run_json_that_says_so(replay, monkeypatch):
+    def create(runs_dir, slug):
+        folder = make(runs_dir, slug)
+        (folder / "stdout.txt").symlink_to("/dev/full")
+        return folder
+
+    make = runs.create
+    monkeypatch.setattr("harness.replay.runs.create", create)
+    result = replay("40", "--set", "do=stall")
+    assert result.exit_code == 1 and "stdout.txt: No space left on device" in result.stderr
+    (facts,) = runs_of()
+    assert facts["outcome"] == "unfinished" and "No space left on device" in facts["trouble"]
+
+
+def test_a_full_disk_has_room_for_the_facts(tmp_path, monkeypatch):
+    """Whatever a run has written, its `run.json` finds the space that was kept, if need be without its witness."""
+    folder = runs.create(tmp_path, "slug")
+    assert (folder / runs.RESERVE).stat().st_size == runs.RESERVE_BYTES
+    sizes = []
+
+    def write(path, text):
+        sizes.append(len(text))
+        if len(text) > 1000:
+            raise OSError(28, "No space left on device")
+        return write_whole(path, text)
+
+    monkeypatch.setattr("harness.replay.runs.write_whole", write)
+    runs.write(folder, {"outcome": "unfinished", "witness": {"step": list(range(1000))}})
+    assert [path.name for path in folder.iterdir()] == ["run.json"] and len(sizes) == 2
+    assert runs.read(folder) == {"schema": 1, "outcome": "unfinished", "witness": None}
+
+
+def test_a_dry_run_tells_all_and_does_nothing(replay, tmp_path):
+    result = replay("40", "--dry-run", "--runs", "3")
+    assert result.exit_code == 0, result.output
+    facts = dict(line.split(maxsplit=1) for line in result.output.splitlines()[1:] if len(line.split(maxsplit=1)) == 2)
+    assert facts["fidelity"] == "smoke" and facts["steps"] == "4" and facts["on"].startswith("2 ranks on cpu")
+    assert "synthetic source in data/synthetic, made in a few seconds" in facts["data"]
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "data").exists()
+
+
+def test_a_dry_run_with_a_gpu_tells_data_and_time(replay, with_a_gpu):
+    told = json.loads(replay("40", "--dry-run", "--json").stdout)
+    assert told["fidelity"] == "same-batch" and told["does not prove"] == "the time"
+    assert "8 train shards of FineWeb" in told["data"] and "9 to fetch, 1.8 GB" in told["data"]
+    assert told["cost"].startswith("about 18.9 minutes of training a run")  # 2.358 on eight
+
+
+def test_json_goes_to_stdout_alone(replay):
+    result = replay("40", "--json")
+    told = json.loads(result.stdout)
+    assert told["record"] == "40" and told["runs"][0]["last_val_loss"] == 6.0 and "PASSED" in told["verdict"]
+    assert "smoke replay" in result.stderr
+
+
+def test_the_nearest_is_taken_only_when_asked(replay, archive):
+    header = "number,date,title,listed_minutes,steps,tokens_per_step,log_step_avg_ms,log_val_loss,runs,mean_val_loss,"
+    row = "41,2025-10-24,NorMuon,2.345,2315,,,,,,,,,@li,144"
+    (archive / "leaderboard.csv").write_text(f"{header}torch,gpus,gpu,credit,pull_request\n{row}\n")
+    refused = replay("2025-12-25")
+    assert refused.exit_code == 2 and not Path("runs").exists()
+    assert "2025-12-25 is record 41, set on 2025-10-24; its script is not in this archive" in refused.stderr
+    assert "The nearest that is: 40 (2025-10-04-backout); name it, or add --nearest" in refused.stderr
+    assert "record 41 is of 2025-10-24 (NorMuon)" in replay("41").stderr
+    taken = replay("2025-12-25", "--nearest")
+    assert taken.exit_code == 0 and "taking record 40, 2025-10-04-backout" in taken.output
 
 
 def test_ctrl_c_stops_every_rank(tmp_path):
     """The real thing: the command, torchrun, two ranks, each with a child in a session of its own."""
     (tmp_path / "mine.py").write_text(FAKE.read_text())
     command = [sys.executable, "-m", "harness.cli", "replay", "mine.py", "--trust", "--set", "do=sleep"]
+    command += ["--runs-dir", "runs", "--data-dir", "."]
     env = {**os.environ, "PYTHONPATH": str(FAKE.parents[2])}
     process = subprocess.Popen(
         command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -253,7 +348,7 @@ def test_ctrl_c_stops_every_rank(tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "mine.py interrupted: after step 1; every rank was stopped" in said and "Traceback" not in said
+    assert "mine.py interrupted: by SIGINT, after step 1; every rank was stopped" in said and "Traceback" not in said
     assert not below(tmp_path)
     (folder,) = (tmp_path / "runs" / "mine").iterdir()
     assert json.loads((folder / "run.json").read_text())["outcome"] == "interrupted"
@@ -276,9 +371,9 @@ def test_two_nodes(tmp_path):
             "mine.py",
             "--trust",
             *place,
-            "--data-dir",
-            f"data{rank}",
+            *("--data-dir", f"data{rank}", "--runs-dir", f"runs{rank}"),
         ]
+        (tmp_path / f"data{rank}").mkdir()
         env = {**os.environ, "PYTHONPATH": str(FAKE.parents[2])}
         nodes.append(subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True))
     said = [node.communicate(timeout=120)[0] for node in nodes]

@@ -21,7 +21,8 @@ class Hub(ThreadingHTTPServer):
 
     `faults[name]` is a queue of what goes wrong with the next GETs of a file, `faults["api"]` of the listing: an HTTP
     status, "cut" (the connection closes half-way), "reset" (it is torn down), "corrupt" (a flipped byte), "whole" (the
-    range is ignored), "slow" (minutes for a file). `requests` keeps (method, path, range, token) of everything asked.
+    range is ignored), "slow" (seconds for a file), "hung" (half of it, and then nothing for a minute).
+    `requests` keeps (method, path, range, token) of everything asked.
     """
 
     daemon_threads = True
@@ -103,6 +104,9 @@ class Handler(BaseHTTPRequestHandler):
         if fault in ("cut", "reset"):
             self.reply(status, data[: len(data) // 2], headers, announced=len(data))
             return self.hang_up(fault == "reset")
+        if fault == "hung":
+            self.reply(status, data[: len(data) // 2], headers, announced=len(data))
+            return time.sleep(60)
         self.reply(status, data, headers, pause=0.1 if fault == "slow" else 0)
 
     def hang_up(self, hard):

@@ -1,9 +1,11 @@
 """FineWeb by download: complete and verified, or one clear line and no half file under a final name."""
 
 import errno
+import fcntl
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +13,6 @@ import threading
 import time
 from collections import namedtuple
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,9 +32,6 @@ SPEC.loader.exec_module(hub_server)
 
 VAL, FIRST, SECOND, THIRD = "fineweb_val_000000.bin", *(f"fineweb_train_{n:06d}.bin" for n in (1, 2, 3))
 
-SMALL_CHUNKS = "from huggingface_hub import constants; constants.DOWNLOAD_CHUNK_SIZE = 1024"
-CHUNK = 4096  # bytes of a body that the library writes at a time, in these tests
-
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
@@ -47,9 +45,6 @@ def shards(tmp_path_factory):
 def server(shards, monkeypatch):
     """A running Hub that HF_ENDPOINT points to, and no pauses between attempts."""
     monkeypatch.setattr(hub, "PAUSE", 0.0)
-    impatient = SimpleNamespace(sleep=lambda _: None, time=time.time)
-    monkeypatch.setattr("huggingface_hub.file_download.time", impatient)
-    monkeypatch.setattr("huggingface_hub.file_download.constants.DOWNLOAD_CHUNK_SIZE", CHUNK)
     with hub_server.serving(shards) as running:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
         monkeypatch.setenv("HF_TOKEN", "hf_secret")  # which must never be sent: the data set is public
@@ -120,7 +115,7 @@ def test_a_connection_cut_in_the_middle_resumes_by_range(server, shards, folder,
     assert len(asked) == 3 and asked[0] is None and (folder / FIRST).read_bytes() == shards[FIRST]
     if fault == "cut":
         half = len(shards[FIRST]) // 2
-        assert half - CHUNK < first_byte(asked[1]) <= half < first_byte(asked[2])
+        assert first_byte(asked[1]) == half < first_byte(asked[2])
 
 
 def test_a_later_call_resumes_what_an_earlier_one_left(server, shards, folder):
@@ -215,11 +210,11 @@ def test_too_little_space_is_seen_before_anything_is_fetched(server, folder, mon
 
 
 def test_a_disk_that_fills_up_on_the_way(server, folder, monkeypatch):
-    def full(url, out, **_):
+    def full(url, out, *_):
         out.write(b"some")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(hub, "http_get", full)
+    monkeypatch.setattr(hub, "_go_on", full)
     with pytest.raises(UserError) as caught:
         data.ensure_fineweb(folder, 1, progress=False)
     assert "the disk is full" in only_line(caught) and finals(folder) == []
@@ -235,11 +230,11 @@ def test_a_failure_keeps_the_shards_that_arrived(server, folder):
 
 def test_one_failure_stops_the_other_transfers(server, tmp_path, shards):
     stop = threading.Event()
-    with transfer._bars(False, stop) as meter:
-        file = hub.list_files()[FIRST]
+    file = hub.list_files()[FIRST]
+    with transfer._meters([file], False, stop) as meters:
         stop.set()
         with pytest.raises(transfer.Stopped):
-            hub.fetch(file, tmp_path, meter(file))
+            hub.fetch(file, tmp_path, meters.of(file))
     assert not (tmp_path / FIRST).exists()
 
 
@@ -318,20 +313,65 @@ def test_two_downloads_into_one_folder_take_turns(server, folder):
     assert server.ranges(FIRST) == [None]
 
 
-def test_control_c_ends_at_once_and_keeps_what_arrived(server, folder):
-    server.faults[FIRST] = ["slow"]
-    command = [sys.executable, "-c", f"{SMALL_CHUNKS}; from harness.cli import main; main()", "data", "--shards", "1"]
-    process = subprocess.Popen([*command, "--data-dir", str(folder)], stderr=subprocess.PIPE, text=True)
-    part = None
-    for _ in range(200):
+def part_of(folder, name, at_least=1):
+    """The part file of a shard once it holds so many bytes."""
+    for _ in range(600):
+        part = next(folder.glob(f".{name}*.part"), None)
+        if part and part.stat().st_size >= at_least:
+            return part
         time.sleep(0.05)
-        part = next(folder.glob(f".{FIRST}*.part"), None)
-        if part and part.stat().st_size:
-            break
+    raise AssertionError(f"no part of {name} in 30 s")
+
+
+@pytest.mark.parametrize("fault", ["slow", "hung"])
+def test_control_c_ends_at_once_and_keeps_what_arrived(server, shards, folder, fault):
+    server.faults[FIRST] = [fault]
+    command = [sys.executable, "-c", "from harness.cli import main; main()", "data", "--shards", "1"]
+    process = subprocess.Popen([*command, "--data-dir", str(folder)], stderr=subprocess.PIPE, text=True)
+    part = part_of(folder, FIRST, 2048)
+    since = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=20)
-    assert process.returncode and "Traceback" not in told
-    assert part.stat().st_size and FIRST not in finals(folder)
+    assert time.monotonic() - since < 5  # a second on a machine of one's own
+    assert process.returncode == 130 and "Traceback" not in told and told.strip().endswith("stopped")
+    assert part.read_bytes() == shards[FIRST][: part.stat().st_size] and FIRST not in finals(folder)
+
+
+def test_what_arrives_is_on_disk_at_once(server, folder):
+    server.faults[FIRST] = ["slow"]
+    thread = threading.Thread(target=data.ensure_fineweb, args=(folder, 1, False), daemon=True)
+    thread.start()
+    first = part_of(folder, FIRST).stat().st_size
+    assert first < 30_000  # of 60 kB: not one block of megabytes
+    assert part_of(folder, FIRST, first + 1).stat().st_size > first
+
+
+def test_piped_it_says_how_fast_and_how_long(server, folder, monkeypatch, capsys):
+    monkeypatch.setattr(transfer, "LINE_EVERY_S", 0.5)
+    server.faults[FIRST] = ["slow"]
+    data.ensure_fineweb(folder, 1)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 3 and all(re.fullmatch(LINE, line) for line in lines), lines
+
+
+LINE = r"FineWeb: 0\.\d of 0\.1 MB, 0\.\d\d MB/s, (0:\d\d:\d\d remaining|waiting)"
+
+
+def test_a_folder_in_other_hands_is_said_at_once(server, folder, capsys):
+    folder.mkdir()
+    handle = os.open(folder, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    thread = threading.Thread(target=data.ensure_fineweb, args=(folder, 1, False))
+    thread.start()
+    said = ""
+    for _ in range(200):
+        time.sleep(0.05)
+        said += capsys.readouterr().err
+        if said:
+            break
+    os.close(handle)
+    thread.join(30)
+    assert f"another process is at work in {folder}" in said and FIRST in finals(folder)
 
 
 def test_the_command_fetches_checks_and_tells(server, folder):

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from harness.errors import UserError
+from harness.tokens import synthetic
 from harness.tokens.shards import check_shard, open_shard, write_shard
 from harness.tokens.synthetic import code_length, ensure_synthetic, entropy_rate, generate
-from harness.tokens.synthetic_source import LONGEST, STATES, entropy, source
+from harness.tokens.synthetic_source import LONGEST, MEDIAN_LENGTH, STATES, entropy, source
 
 SMALL = {"train_shards": 2, "tokens_per_shard": 5000, "val_tokens": 3000}
 
@@ -67,6 +68,10 @@ def test_documents_look_as_described():
     assert tokens[0] == 50256 and lengths.min() >= 2 and lengths.max() <= LONGEST
     assert np.median(lengths) == pytest.approx(60, rel=0.05)
     assert len(np.unique(tokens)) == STATES + 1 and np.unique(tokens)[-2] > 50000
+
+
+def test_the_figures_kept_for_seed_0_are_those_of_its_source():
+    assert synthetic._facts(0, MEDIAN_LENGTH) == synthetic.OF_SEED_0
 
 
 def test_streams_are_reproducible_and_differ():

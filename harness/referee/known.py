@@ -1,0 +1,71 @@
+"""Published scripts and runs, by the table of the public logs: eight digits of a source's hash, figures of a run.
+
+Eight digits tell which script this is said to be. They prove nothing: whoever wants them can find, within hours, a
+comment that gives a script of his own the same eight. So a known source answers for its name alone, and only a run that
+stands in the table itself, with its steps, loss and time, is taken for what was published and read by others before.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+from harness.archive.published import read_table
+from timing.run import Run
+
+DIGITS = 8
+
+
+@dataclass(frozen=True)
+class Published:
+    """One run of the table: its record's number, its source's eight digits, and those that its code goes by; whether
+    that code is of the log that the leaderboard links; steps, final loss and time (ms)."""
+
+    number: str
+    source: str
+    code: str
+    linked: bool
+    steps: int
+    loss: float
+    time_ms: float
+
+
+@cache
+def table() -> tuple[Published, ...]:
+    """All published runs."""
+    runs = read_table("runs.csv")
+    runs["code"] = runs["code"].fillna(runs["source"])
+    linked = {(row.number, row.code, row.steps) for row in runs[runs.linked == "yes"].itertuples()}
+    return tuple(
+        Published(
+            row.number,
+            row.source,
+            row.code,
+            (row.number, row.code, row.steps) in linked,
+            int(row.steps),
+            float(row.final_val_loss),
+            float(row.final_train_time_ms),
+        )
+        for row in runs.itertuples()
+    )
+
+
+def published_with(run: Run) -> list[Published]:
+    """The rows of the table whose source has the same eight digits as that of a log, however it is rendered."""
+    digits = {digest[:DIGITS] for digest in run.source_hashes}
+    return [row for row in table() if row.source in digits] if digits else []
+
+
+def published_as(run: Run) -> Published | None:
+    """The row of the table that is this very run: its source, steps, final loss and time."""
+    for row in published_with(run):
+        figures = run.steps, run.final_val_loss, run.final_train_time_ms
+        if None not in figures and row.steps == run.steps:
+            same_loss = abs(row.loss - run.final_val_loss) < 1e-4
+            if same_loss and abs(row.time_ms - run.final_train_time_ms) <= 1.0:
+                return row
+    return None
+
+
+def code_digits(run: Run) -> str | None:
+    """Eight digits that all published sources of one code go by, for a source that the table knows to be so; None for
+    every other."""
+    return next((row.code for row in published_with(run)), None)

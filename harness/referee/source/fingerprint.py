@@ -1,0 +1,70 @@
+"""One digest for all spellings of one code: what does not run, or only names a run, leaves it as it is.
+
+Only the standard library is imported here: this runs in the guarded process of `worker`.
+"""
+
+import ast
+import hashlib
+import re
+
+_RUN_ID = re.compile(r"(^|_)run_?(id|name)$", re.IGNORECASE)
+_SILENT = {"annotation", "returns", "type_comment", "kind", "type_ignores", "ctx"}
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_PLAIN = {ast.Assign: "Assign", ast.AnnAssign: "Assign"}
+
+
+def fingerprint(*trees: ast.AST) -> str:
+    """SHA-256 over syntax trees less their docstrings, comments, annotations and the literal that a run id is given.
+
+    `x: int = 1` and `x = 1` are one code, except in the body of a class, where an annotation makes a field. Breadth
+    first with the number of children of each field, so that equal digests mean equal trees; no recursion, so that deep
+    code is no matter.
+    """
+    parts, queue = [], [(tree, False) for tree in trees]
+    for node, in_class in queue:
+        plain = None if in_class else _PLAIN.get(type(node))
+        parts.append(plain or type(node).__name__)
+        run_id = _names_run(node)
+        inside = isinstance(node, ast.ClassDef)
+        for name in node._fields:
+            if name in _SILENT or (plain and name == "simple"):
+                continue
+            value = getattr(node, name, None)
+            if plain and name == "target":
+                name, value = "targets", [value]
+            if name == "body" and isinstance(node, _DOCUMENTED):
+                value = _without_docstring(value)
+            if isinstance(value, ast.AST):
+                if run_id and name == "value" and isinstance(value, ast.Constant):
+                    parts.append("run id")
+                else:
+                    parts.append("1")
+                    queue.append((value, inside and name == "body"))
+            elif isinstance(value, list):
+                children = [child for child in value if isinstance(child, ast.AST)]
+                rest = [child for child in value if not isinstance(child, ast.AST)]
+                parts.append(f"{len(children)}{rest or ''}")
+                queue += [(child, inside and name == "body") for child in children]
+            else:
+                parts.append(f"{type(value).__name__} {value!r}")
+    return hashlib.sha256("\n".join(parts).encode(errors="backslashreplace")).hexdigest()
+
+
+def _names_run(node: ast.AST) -> bool:
+    """Whether a statement or keyword argument gives a run its id."""
+    if isinstance(node, ast.Assign):
+        targets = node.targets
+    elif isinstance(node, ast.AnnAssign):
+        targets = [node.target]
+    else:
+        return isinstance(node, ast.keyword) and bool(node.arg and _RUN_ID.search(node.arg))
+    names = [getattr(target, "id", None) or getattr(target, "attr", None) or "" for target in targets]
+    return all(map(_RUN_ID.search, names))
+
+
+def _without_docstring(body: list) -> list:
+    first = body[0] if body else None
+    documented = (
+        isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    )
+    return body[1:] if documented else body
