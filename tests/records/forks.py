@@ -11,6 +11,7 @@ import os
 import runpy
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -20,8 +21,8 @@ from pathlib import Path
 
 from torch.distributed import TCPStore
 
-# Modules that take long to import; the rest of what a script imports is nothing beside them. Inductor and distributed's
-# own machinery would otherwise be imported by every rank at its first optimizer step.
+# What takes long to import; the rest of what a script imports is nothing beside it. Dynamo would otherwise be imported
+# by every rank when it makes its first optimizer.
 PRELOAD = ["numpy", "torch", "torch._dynamo", "torch.distributed", "torch.nn.parallel", "torch.optim"]
 PRELOAD += ["torch.nn.attention.flex_attention", "torch.nn.attention.varlen", "forks"]
 
@@ -124,12 +125,19 @@ def environment(rank: int, ranks: int, port: int) -> dict[str, str]:
 
 def become_rank(function: Callable, arguments: tuple, variables: dict, folder: Path, limit: float):
     """In the fork: take on a rank's environment and output, then call `function`."""
-    signal.alarm(int(limit) + 30)  # should the tests be killed, nobody else would end this process
+    threading.Thread(target=die_with_the_tests, daemon=True).start()
+    signal.alarm(int(limit) + 30)
     os.environ |= variables
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         with (folder / f"{variables['RANK']}.{name}").open("wb") as file:
             os.dup2(file.fileno(), descriptor)
     function(*arguments)
+
+
+def die_with_the_tests():
+    """Wait for the end of the process that started this rank: should it be killed, nobody else would end the rank."""
+    multiprocessing.parent_process().join()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def serve():
