@@ -1,6 +1,7 @@
 """The archive's train scripts as the tests see them: their definitions, without launching anything."""
 
 import os
+import re
 import sys
 import tomllib
 import types
@@ -24,10 +25,16 @@ def record_folders() -> list[Path]:
 
 
 def pytest_generate_tests(metafunc):
-    """A test that asks for `folder` runs once for every record."""
-    if "folder" in metafunc.fixturenames:
-        folders = record_folders()
-        metafunc.parametrize("folder", folders, ids=[folder.name for folder in folders], scope="module")
+    """A test that asks for `folder` runs once for every record; marked `defines(name, ...)`, for every record whose
+    script defines all of these."""
+    if "folder" not in metafunc.fixturenames:
+        return
+    folders = record_folders()
+    for mark in metafunc.definition.iter_markers("defines"):
+        patterns = [re.compile(rf"^ *(def|class) {name}\b", re.M) for name in mark.args]
+        scripts = {folder: (folder / "train.py").read_text(encoding="utf-8") for folder in folders}
+        folders = [folder for folder, text in scripts.items() if all(p.search(text) for p in patterns)]
+    metafunc.parametrize("folder", folders, ids=[folder.name for folder in folders], scope="module")
 
 
 def definitions(folder: Path) -> types.ModuleType:

@@ -24,6 +24,7 @@ class Replay:
 
     @property
     def body(self) -> list[str]:
+        """The log's lines after the environment."""
         return self.log.split("=" * 100)[-1].strip().splitlines()
 
 
@@ -65,9 +66,16 @@ def spoil_the_gradients(step: int = 1):
         torch.nn.modules.module.register_module_forward_pre_hook(notice)
 
 
-def keep_weights(folder: Path):
-    """To be called in a rank before its script: the weights before the first step and after the last are saved as
-    `<rank>-first.pt` and `<rank>-last.pt`."""
+def poison_memory():
+    """From now on in this process, memory is handed out full of NaN (PyTorch's own fill), not of what was left there:
+    whatever is read before it is written shows."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+
+
+def keep_weights(folder: Path, poisoned: bool = False):
+    """To be called in a rank before its script, which may get poisoned memory: the weights before the first step and
+    after the last are saved as `<rank>-first.pt` and `<rank>-last.pt`."""
 
     def notice(module, inputs):
         script = sys.modules["__main__"]
@@ -80,5 +88,7 @@ def keep_weights(folder: Path):
             weights = {name: weight.detach().float().clone() for name, weight in module.named_parameters()}
             torch.save(weights, folder / f"{os.environ['RANK']}-{moment}.pt")
 
+    if poisoned:
+        poison_memory()
     kept = set()
     torch.nn.modules.module.register_module_forward_pre_hook(notice)

@@ -1,4 +1,4 @@
-"""A script compiled on the CPU as on CUDA, but to graphs that run as they stand: what a rank does for it."""
+"""For a rank: compile a script on the CPU as it would be on CUDA, but to graphs that run as they stand."""
 
 import json
 import linecache
