@@ -5,6 +5,7 @@ left out; a line's average is milliseconds per step by one of three definitions 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -36,9 +37,19 @@ class Lines:
     def __len__(self) -> int:
         return len(self.step)
 
-    def only(self, mask: np.ndarray) -> "Lines":
-        """The lines where `mask` is true."""
-        columns = (getattr(self, name)[mask] for name in ("step", "time_ms", "average_ms", "line", "validation"))
+    @cached_property
+    def start(self) -> int:
+        """Index of the first counted line, see `start_of_count`."""
+        return start_of_count(self)
+
+    @cached_property
+    def counted(self) -> "Lines":
+        """The lines that the clock counts."""
+        return self.only(slice(self.start, None))
+
+    def only(self, chosen: np.ndarray | slice) -> "Lines":
+        """The lines where a mask is true, or of a slice (which costs no memory)."""
+        columns = (getattr(self, name)[chosen] for name in ("step", "time_ms", "average_ms", "line", "validation"))
         return Lines(*columns, untimed=self.untimed)
 
 
@@ -57,13 +68,22 @@ def timed_lines(run: Run) -> Lines:
     train, val = np.isfinite(run.train_time_ms), np.isfinite(run.val_time_ms)
     at = np.searchsorted(run.train_line[train] if not train.all() else run.train_line, run.val_line[val])
 
+    validation = np.zeros(int(np.count_nonzero(train)) + len(at), bool)
+    at += np.arange(len(at))
+    validation[at] = True
+    others = ~validation
+
     def merged(name: str) -> np.ndarray:
         """The validations' column put between the training lines', which stand in order already."""
         column = getattr(run, f"train_{name}")
-        return np.insert(column if train.all() else column[train], at, getattr(run, f"val_{name}")[val])
+        column = column if train.all() else column[train]
+        if not len(at):
+            return column
+        whole = np.empty(len(validation), column.dtype)
+        whole[others], whole[at] = column, getattr(run, f"val_{name}")[val]
+        return whole
 
     columns = map(merged, ("step", "time_ms", "step_avg_ms", "line"))
-    validation = np.insert(np.zeros(int(train.sum()), bool), at, True)
     return Lines(*columns, validation, untimed)
 
 
@@ -82,9 +102,14 @@ def era_of(run: Run) -> str | None:
     Shown by a reset across step 10, else by which steps the logged averages divide by.
     """
     lines = timed_lines(run)
-    if start_of_count(lines):
+    return era_shown(lines, [nearest_definition(lines, validation) for validation in (True, False)])
+
+
+def era_shown(lines: Lines, nearest: list[tuple]) -> str | None:
+    """`era_of` the run of these lines, whose `nearest_definition` is known for both kinds."""
+    if lines.start:
         return "A"
-    found = {definition_of_average(lines, kind)[0] for kind in (True, False)}
+    found = {name for name, wrong, checked in nearest if len(wrong) <= RECOGNISED * checked}
     if DEFINITIONS[1] in found:
         return "A"
     return "B" if found - {None} else None
@@ -92,8 +117,7 @@ def era_of(run: Run) -> str | None:
 
 def time_after(run: Run, steps: int, exactly: bool = False) -> tuple[int, float] | None:
     """(step, time in ms) of the first counted line at `steps` or later (`exactly`: at it), None if there is none."""
-    lines = timed_lines(run)
-    lines = lines.only(np.arange(len(lines)) >= start_of_count(lines))
+    lines = timed_lines(run).counted
     hit = np.flatnonzero(lines.step == steps if exactly else lines.step >= steps)
     return (int(lines.step[hit[0]]), float(lines.time_ms[hit[0]])) if hit.size else None
 
@@ -125,13 +149,15 @@ def nearest_definition(lines: Lines, validation: bool) -> tuple[str | None, np.n
         wrong = chosen.line[usable & (np.abs(chosen.average_ms - expected) > slack)]
         if best[0] is None or len(wrong) < len(best[1]):
             best = name, wrong, int(usable.sum())
+        if not len(best[1]):
+            break  # no other is contradicted by fewer
     return best
 
 
 def _counted_of(lines: Lines, validation: bool) -> Lines:
     """The validation (or the train) lines that the clock counts."""
-    counted = lines.only(np.arange(len(lines)) >= start_of_count(lines))
-    return counted.only(counted.validation == validation)
+    counted = lines.counted
+    return counted.only(counted.validation if validation else ~counted.validation)
 
 
 def _candidates(lines: Lines):
@@ -143,7 +169,7 @@ def _candidates(lines: Lines):
 
 def turned_back(lines: Lines) -> list[Finding]:
     """Places where the clock falls, other than the one reset of era A."""
-    allowed = start_of_count(lines)
+    allowed = lines.start
     falls = np.flatnonzero(np.diff(lines.time_ms) < -ROUNDING_MS) + 1
     return [
         Finding(
@@ -166,7 +192,7 @@ def negative(lines: Lines) -> list[Finding]:
 def stood_still(lines: Lines) -> list[Finding]:
     """Stretches of eight steps or more in which the clock hardly moves (5% of the usual pace, so that hosts which run a
     few steps ahead of their GPU are not meant). The first line of each stretch."""
-    counted = lines.only(np.arange(len(lines)) >= start_of_count(lines))
+    counted = lines.counted
     usual = usual_pace(counted)
     if usual is None or usual < LEAST_PACE_MS:
         return []

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import percentile_filter
 
-from timing.clock import LEAST_PACE_MS, Lines, start_of_count, usual_pace
+from timing.clock import LEAST_PACE_MS, Lines, usual_pace
 
 IDLE_SHARE = 0.1
 SLOW_PERCENTILE, NEIGHBOURS = 95, 65
@@ -40,7 +39,9 @@ def stutter(lines: Lines) -> Stutter | None:
     64 steps, since a clock that moves on every 16th step only has its real pace in one of 16. Those before it and those
     after it both have to say so: schedules of windows or batch sizes make the steps of a whole phase fast.
     """
-    counted = _one_a_step(lines.only(np.arange(len(lines)) >= start_of_count(lines)))
+    from scipy.ndimage import percentile_filter  # takes longer to load than most commands that never need it
+
+    counted = _one_a_step(lines.counted)
     usual = usual_pace(counted)
     if usual is None or usual < LEAST_PACE_MS:
         return None
