@@ -17,6 +17,7 @@ FROZEN_SHARE = 0.05
 LEAST_PACE_MS = 2.0
 ROUNDING_MS = 1.0
 RECOGNISED = 0.1  # share of averages that may contradict a definition which the others follow
+_AT_ONCE = 1 << 18  # lines: temporary arrays stay small, however long the log
 DEFINITIONS = ("from the start", "from step 10", "since the last validation")
 
 
@@ -139,32 +140,43 @@ def nearest_definition(lines: Lines, validation: bool) -> tuple[str | None, np.n
     contradict it, and how many averages were held against it. (None, no line, 0) where nothing can be."""
     chosen = _counted_of(lines, validation)
     best = None, chosen.line[:0], 0
-    for name, divisor, elapsed in _candidates(chosen):
-        usable = np.isfinite(chosen.average_ms) & (divisor > 0)
-        if not usable.any():
+    for name in DEFINITIONS:
+        parts = [_contradicted(chosen, name, first) for first in range(0, len(chosen), _AT_ONCE)]
+        checked = sum(count for _, count in parts)
+        if not checked:
             continue
-        with np.errstate(divide="ignore", invalid="ignore"):
-            expected = elapsed / divisor
-            slack = ROUNDING_MS * (1 + (name == DEFINITIONS[2])) / divisor + np.maximum(0.006, 1e-3 * expected)
-        wrong = chosen.line[usable & (np.abs(chosen.average_ms - expected) > slack)]
+        wrong = np.concatenate([each for each, _ in parts])
         if best[0] is None or len(wrong) < len(best[1]):
-            best = name, wrong, int(usable.sum())
+            best = name, wrong, checked
         if not len(best[1]):
             break  # no other is contradicted by fewer
     return best
+
+
+def _contradicted(chosen: Lines, name: str, first: int) -> tuple[np.ndarray, int]:
+    """Of the lines from index `first` on, as many as are looked at at once: the numbers of those that contradict a
+    definition, and how many averages were held against it."""
+    here = slice(first, first + _AT_ONCE)
+    step, time_ms, average_ms = chosen.step[here], chosen.time_ms[here], chosen.average_ms[here]
+    divisor, elapsed = step, time_ms
+    if name == DEFINITIONS[1]:
+        divisor = step - chosen.untimed
+    elif name == DEFINITIONS[2]:
+        before = slice(first - 1, first)
+        divisor = np.diff(step, prepend=chosen.step[before] if first else 0)
+        elapsed = np.diff(time_ms, prepend=chosen.time_ms[before] if first else 0.0)
+    usable = np.isfinite(average_ms) & (divisor > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = elapsed / divisor
+        slack = ROUNDING_MS * (1 + (name == DEFINITIONS[2])) / divisor + np.maximum(0.006, 1e-3 * expected)
+    wrong = usable & (np.abs(average_ms - expected) > slack)
+    return chosen.line[here][wrong], int(np.count_nonzero(usable))
 
 
 def _counted_of(lines: Lines, validation: bool) -> Lines:
     """The validation (or the train) lines that the clock counts."""
     counted = lines.counted
     return counted.only(counted.validation if validation else ~counted.validation)
-
-
-def _candidates(lines: Lines):
-    """(name, steps divided by, time divided) for each definition."""
-    yield DEFINITIONS[0], lines.step, lines.time_ms
-    yield DEFINITIONS[1], lines.step - lines.untimed, lines.time_ms
-    yield DEFINITIONS[2], np.diff(lines.step, prepend=0), np.diff(lines.time_ms, prepend=0.0)
 
 
 def turned_back(lines: Lines) -> list[Finding]:
@@ -225,12 +237,12 @@ def skipped(run: Run) -> list[Finding]:
     for step, line in ((run.train_step, run.train_line), (run.val_step, run.val_line)):
         back = np.flatnonzero(np.diff(step) < 0) + 1
         found += [Finding(int(line[i]), f"step {step[i]} comes after step {step[i - 1]}") for i in back]
+    cadence = int(np.median(np.diff(run.train_step), overwrite_input=True)) if len(run.train_step) > 10 else 0
     gaps = np.diff(run.train_step)
     found += [
         Finding(int(run.train_line[i + 1]), f"step {run.train_step[i]} comes twice") for i in np.flatnonzero(gaps == 0)
     ]
     if len(gaps) >= 10:
-        cadence = int(np.median(gaps))
         found += [
             Finding(int(run.train_line[i + 1]), f"step {run.train_step[i + 1]} follows step {run.train_step[i]}")
             for i in np.flatnonzero(gaps > cadence)

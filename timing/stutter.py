@@ -45,13 +45,14 @@ def stutter(lines: Lines) -> Stutter | None:
     usual = usual_pace(counted)
     if usual is None or usual < LEAST_PACE_MS:
         return None
-    steps, taken = np.diff(counted.step), np.diff(counted.time_ms)
-    pace = taken / steps
+    steps = np.diff(counted.step)
+    pace = np.diff(counted.time_ms) / steps
     before, after = (
         percentile_filter(pace, SLOW_PERCENTILE, size=NEIGHBOURS, mode="nearest", origin=side * (NEIGHBOURS // 2))
         for side in (1, -1)
     )
-    around = np.minimum(before, after)
+    around = np.minimum(before, after, out=before)
+    del after
     idle = pace <= IDLE_SHARE * np.maximum(around, LEAST_PACE_MS)
     ends = np.flatnonzero(np.diff(np.concatenate([[False], idle, [False]])))
     rows = [int(steps[first:end].sum()) for first, end in zip(ends[::2], ends[1::2], strict=True)]
