@@ -5,6 +5,7 @@ left out; a line's average is milliseconds per step by one of three definitions 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -16,6 +17,7 @@ FROZEN_SHARE = 0.05
 LEAST_PACE_MS = 2.0
 ROUNDING_MS = 1.0
 RECOGNISED = 0.1  # share of averages that may contradict a definition which the others follow
+_AT_ONCE = 1 << 18  # lines: temporary arrays stay small, however long the log
 DEFINITIONS = ("from the start", "from step 10", "since the last validation")
 
 
@@ -36,9 +38,19 @@ class Lines:
     def __len__(self) -> int:
         return len(self.step)
 
-    def only(self, mask: np.ndarray) -> "Lines":
-        """The lines where `mask` is true."""
-        columns = (getattr(self, name)[mask] for name in ("step", "time_ms", "average_ms", "line", "validation"))
+    @cached_property
+    def start(self) -> int:
+        """Index of the first counted line, see `start_of_count`."""
+        return start_of_count(self)
+
+    @cached_property
+    def counted(self) -> "Lines":
+        """The lines that the clock counts."""
+        return self.only(slice(self.start, None))
+
+    def only(self, chosen: np.ndarray | slice) -> "Lines":
+        """The lines where a mask is true, or of a slice (which costs no memory)."""
+        columns = (getattr(self, name)[chosen] for name in ("step", "time_ms", "average_ms", "line", "validation"))
         return Lines(*columns, untimed=self.untimed)
 
 
@@ -57,13 +69,22 @@ def timed_lines(run: Run) -> Lines:
     train, val = np.isfinite(run.train_time_ms), np.isfinite(run.val_time_ms)
     at = np.searchsorted(run.train_line[train] if not train.all() else run.train_line, run.val_line[val])
 
+    validation = np.zeros(int(np.count_nonzero(train)) + len(at), bool)
+    at += np.arange(len(at))
+    validation[at] = True
+    others = ~validation
+
     def merged(name: str) -> np.ndarray:
         """The validations' column put between the training lines', which stand in order already."""
         column = getattr(run, f"train_{name}")
-        return np.insert(column if train.all() else column[train], at, getattr(run, f"val_{name}")[val])
+        column = column if train.all() else column[train]
+        if not len(at):
+            return column
+        whole = np.empty(len(validation), column.dtype)
+        whole[others], whole[at] = column, getattr(run, f"val_{name}")[val]
+        return whole
 
     columns = map(merged, ("step", "time_ms", "step_avg_ms", "line"))
-    validation = np.insert(np.zeros(int(train.sum()), bool), at, True)
     return Lines(*columns, validation, untimed)
 
 
@@ -82,9 +103,14 @@ def era_of(run: Run) -> str | None:
     Shown by a reset across step 10, else by which steps the logged averages divide by.
     """
     lines = timed_lines(run)
-    if start_of_count(lines):
+    return era_shown(lines, [nearest_definition(lines, validation) for validation in (True, False)])
+
+
+def era_shown(lines: Lines, nearest: list[tuple]) -> str | None:
+    """`era_of` the run of these lines, whose `nearest_definition` is known for both kinds."""
+    if lines.start:
         return "A"
-    found = {definition_of_average(lines, kind)[0] for kind in (True, False)}
+    found = {name for name, wrong, checked in nearest if len(wrong) <= RECOGNISED * checked}
     if DEFINITIONS[1] in found:
         return "A"
     return "B" if found - {None} else None
@@ -92,8 +118,7 @@ def era_of(run: Run) -> str | None:
 
 def time_after(run: Run, steps: int, exactly: bool = False) -> tuple[int, float] | None:
     """(step, time in ms) of the first counted line at `steps` or later (`exactly`: at it), None if there is none."""
-    lines = timed_lines(run)
-    lines = lines.only(np.arange(len(lines)) >= start_of_count(lines))
+    lines = timed_lines(run).counted
     hit = np.flatnonzero(lines.step == steps if exactly else lines.step >= steps)
     return (int(lines.step[hit[0]]), float(lines.time_ms[hit[0]])) if hit.size else None
 
@@ -115,35 +140,48 @@ def nearest_definition(lines: Lines, validation: bool) -> tuple[str | None, np.n
     contradict it, and how many averages were held against it. (None, no line, 0) where nothing can be."""
     chosen = _counted_of(lines, validation)
     best = None, chosen.line[:0], 0
-    for name, divisor, elapsed in _candidates(chosen):
-        usable = np.isfinite(chosen.average_ms) & (divisor > 0)
-        if not usable.any():
+    for name in DEFINITIONS:
+        parts = [_contradicted(chosen, name, first) for first in range(0, len(chosen), _AT_ONCE)]
+        checked = sum(count for _, count in parts)
+        if not checked:
             continue
-        with np.errstate(divide="ignore", invalid="ignore"):
-            expected = elapsed / divisor
-            slack = ROUNDING_MS * (1 + (name == DEFINITIONS[2])) / divisor + np.maximum(0.006, 1e-3 * expected)
-        wrong = chosen.line[usable & (np.abs(chosen.average_ms - expected) > slack)]
+        wrong = np.concatenate([each for each, _ in parts])
         if best[0] is None or len(wrong) < len(best[1]):
-            best = name, wrong, int(usable.sum())
+            best = name, wrong, checked
+        if not len(best[1]):
+            break  # no other is contradicted by fewer
     return best
+
+
+def _contradicted(chosen: Lines, name: str, first: int) -> tuple[np.ndarray, int]:
+    """Of the lines from index `first` on, as many as are looked at at once: the numbers of those that contradict a
+    definition, and how many averages were held against it."""
+    here = slice(first, first + _AT_ONCE)
+    step, time_ms, average_ms = chosen.step[here], chosen.time_ms[here], chosen.average_ms[here]
+    divisor, elapsed = step, time_ms
+    if name == DEFINITIONS[1]:
+        divisor = step - chosen.untimed
+    elif name == DEFINITIONS[2]:
+        before = slice(first - 1, first)
+        divisor = np.diff(step, prepend=chosen.step[before] if first else 0)
+        elapsed = np.diff(time_ms, prepend=chosen.time_ms[before] if first else 0.0)
+    usable = np.isfinite(average_ms) & (divisor > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = elapsed / divisor
+        slack = ROUNDING_MS * (1 + (name == DEFINITIONS[2])) / divisor + np.maximum(0.006, 1e-3 * expected)
+    wrong = usable & (np.abs(average_ms - expected) > slack)
+    return chosen.line[here][wrong], int(np.count_nonzero(usable))
 
 
 def _counted_of(lines: Lines, validation: bool) -> Lines:
     """The validation (or the train) lines that the clock counts."""
-    counted = lines.only(np.arange(len(lines)) >= start_of_count(lines))
-    return counted.only(counted.validation == validation)
-
-
-def _candidates(lines: Lines):
-    """(name, steps divided by, time divided) for each definition."""
-    yield DEFINITIONS[0], lines.step, lines.time_ms
-    yield DEFINITIONS[1], lines.step - lines.untimed, lines.time_ms
-    yield DEFINITIONS[2], np.diff(lines.step, prepend=0), np.diff(lines.time_ms, prepend=0.0)
+    counted = lines.counted
+    return counted.only(counted.validation if validation else ~counted.validation)
 
 
 def turned_back(lines: Lines) -> list[Finding]:
     """Places where the clock falls, other than the one reset of era A."""
-    allowed = start_of_count(lines)
+    allowed = lines.start
     falls = np.flatnonzero(np.diff(lines.time_ms) < -ROUNDING_MS) + 1
     return [
         Finding(
@@ -166,7 +204,7 @@ def negative(lines: Lines) -> list[Finding]:
 def stood_still(lines: Lines) -> list[Finding]:
     """Stretches of eight steps or more in which the clock hardly moves (5% of the usual pace, so that hosts which run a
     few steps ahead of their GPU are not meant). The first line of each stretch."""
-    counted = lines.only(np.arange(len(lines)) >= start_of_count(lines))
+    counted = lines.counted
     usual = usual_pace(counted)
     if usual is None or usual < LEAST_PACE_MS:
         return []
@@ -199,12 +237,12 @@ def skipped(run: Run) -> list[Finding]:
     for step, line in ((run.train_step, run.train_line), (run.val_step, run.val_line)):
         back = np.flatnonzero(np.diff(step) < 0) + 1
         found += [Finding(int(line[i]), f"step {step[i]} comes after step {step[i - 1]}") for i in back]
+    cadence = int(np.median(np.diff(run.train_step), overwrite_input=True)) if len(run.train_step) > 10 else 0
     gaps = np.diff(run.train_step)
     found += [
         Finding(int(run.train_line[i + 1]), f"step {run.train_step[i]} comes twice") for i in np.flatnonzero(gaps == 0)
     ]
     if len(gaps) >= 10:
-        cadence = int(np.median(gaps))
         found += [
             Finding(int(run.train_line[i + 1]), f"step {run.train_step[i + 1]} follows step {run.train_step[i]}")
             for i in np.flatnonzero(gaps > cadence)

@@ -11,10 +11,12 @@
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 BANNER = b"=" * 100
+SOURCES_KEPT = 4  # the logs of one script share its source: what is known of the last few is not found out again
 _NAMED = re.compile(rb"^-{40}\r?\n# [^\r\n]{1,300}\.py\r?$", re.MULTILINE)  # quick to tell that there is no helper
 
 # Strings and comments of Python, far enough to know whether a place stands inside a triple-quoted string. Possessive
@@ -82,9 +84,7 @@ def find_layout(head: bytes, banners: list[Banner], start: int = 0) -> Layout:
         return none
     end, odd = _source_end(head, start, banners)
     source = head[start : end.offset]
-    first_metric = _METRIC.search(source)
-    first_python = _PYTHON.search(source)
-    if not first_python or (first_metric and first_metric.start() < first_python.start()):
+    if not _is_python(source):
         return none
     return Layout(start, start + len(_unprinted(source)), line, _after(head, end.offset), end.line + 1, odd)
 
@@ -95,16 +95,17 @@ def first_metric(text: bytes) -> int:
     return match.start() if match else len(text)
 
 
-def split_helpers(source: bytes) -> list[Part]:
+@lru_cache(maxsize=SOURCES_KEPT)
+def split_helpers(source: bytes) -> tuple[Part, ...]:
     """The modules in a source block: the script first, then each appended helper module."""
     parts, glue, name, begin = [], b"", "", 0
     for match in _HELPER.finditer(source) if _NAMED.search(source) else ():
         parts.append(Part(glue, name, source[begin : match.start()]))
         glue, name, begin = match[0], match[1].decode(errors="replace"), match.end()
-    return [*parts, Part(glue, name, source[begin:])]
+    return (*parts, Part(glue, name, source[begin:]))
 
 
-def renderings(modules: list[Part]) -> list[bytes]:
+def renderings(modules: Sequence[Part]) -> list[bytes]:
     """The ways in which a source block is hashed by one tool or another: with its helper modules or the script alone,
     as it stands, without a newline at its end, or with just one. Windows line ends count as Unix ones."""
     block = b"".join(part.glue + part.content for part in modules).replace(b"\r\n", b"\n")
@@ -140,7 +141,14 @@ def _source_end(head: bytes, start: int, banners: list[Banner]) -> tuple[Banner,
     return best, ()
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=SOURCES_KEPT)
+def _is_python(text: bytes) -> bool:
+    """Whether a line of Python stands in `text`, before any metric line."""
+    python = _PYTHON.search(text)
+    return python is not None and not _METRIC.search(text, 0, python.start())
+
+
+@lru_cache(maxsize=SOURCES_KEPT)
 def _leaves_open(text: bytes) -> bool:
     """Whether a triple-quoted string is still open where `text` ends."""
     position = 0

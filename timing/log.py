@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 from timing.blocks import open_log
 from timing.environment import Environment
 from timing.folders import log_files, total_size
-from timing.layout import renderings
+from timing.layout import SOURCES_KEPT, Part, renderings
 from timing.oddities import completeness, describe
 from timing.parts import Parts, read_parts
 from timing.run import LogError, Note, Run
@@ -139,14 +140,24 @@ def _assemble(path: str, scan: Scan, parts: Parts, columns: Columns) -> Run:
 
 
 def _source_facts(parts: Parts) -> dict:
-    texts = [part.content.decode(errors="replace") for part in parts.modules]
-    names = [printable(part.name, 300) for part in parts.modules]
+    facts = _facts_of_modules(parts.modules)
+    return facts | {
+        "helpers": dict(facts["helpers"]),
+        "source_line": parts.layout.source_line if parts.modules else None,
+    }
+
+
+@lru_cache(maxsize=SOURCES_KEPT)
+def _facts_of_modules(modules: tuple[Part, ...]) -> dict:
+    """Texts and hashes of a source, which all logs of one script share: reckoned and kept in memory once for them."""
+    texts = [part.content.decode(errors="replace") for part in modules]
+    names = [printable(part.name, 300) for part in modules]
+    block = b"".join(part.glue + part.content for part in modules)
     return {
         "source": texts[0] if texts else None,
         "helpers": dict(zip(names[1:], texts[1:], strict=True)),
-        "source_sha256": hashlib.sha256(parts.source).hexdigest() if texts else None,
-        "source_hashes": tuple(hashlib.sha256(each).hexdigest() for each in renderings(parts.modules)) if texts else (),
-        "source_line": parts.layout.source_line if texts else None,
+        "source_sha256": hashlib.sha256(block).hexdigest() if texts else None,
+        "source_hashes": tuple(hashlib.sha256(each).hexdigest() for each in renderings(modules)) if texts else (),
     }
 
 

@@ -45,7 +45,7 @@ def read_parts(file, scan: Scan) -> Parts:
     head = _bytes_at(file, 0, banners[-1].offset + 4096) if banners else b""
     layout = find_layout(head, banners, start)
     source = head[layout.source_start : layout.source_end]
-    modules = tuple(split_helpers(source)) if source else ()
+    modules = split_helpers(source) if source else ()
     environment = read_environment(_environment_text(file, layout))
     offset = layout.environment_line - 1
     environment.line = {name: line + offset for name, line in environment.line.items()}

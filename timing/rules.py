@@ -8,7 +8,8 @@ import datetime
 import math
 from dataclasses import dataclass, field, replace
 
-from timing.clock import era_of, time_after, timed_lines
+from timing.clock import time_after, timed_lines
+from timing.clock_facts import clock_of
 from timing.run import Run
 
 VALIDATION_TOKENS = 10_485_760
@@ -208,7 +209,7 @@ def official_time(run: Run, under: Edition) -> Time:
     logged = run.final_train_time_ms
     if logged is None or not math.isfinite(logged):
         return Time(None, None, "the log has no clock")
-    era = era_of(run)
+    era = clock_of(run).era
     if era == under.era:
         return Time(float(logged), 0.0, f"as logged, era {era}")
     stretch = _untimed_stretch(run, era)

@@ -10,6 +10,7 @@ from timing.layout import BANNER, Banner
 from timing.lines import MetricLine
 from timing.metrics import Metrics, read_metrics
 
+_MANY = 1 << 17  # values: less is held in pieces
 KEPT = 1000  # of each kind of other line and of each oddity: a hostile log may hold millions
 _LONGEST_TEXT = 400
 _LOSS, _HEAD = re.compile(rb" val_loss:\d"), re.compile(rb"step:\d{1,18}/\d{1,18}$")
@@ -24,31 +25,44 @@ _BANNER, _TELEMETRY, _FALLBACK, _PEAK = (_word(text) for text in (b"========", b
 
 
 class Column:
-    """A growing column that stays small: integers as 32 bits where they fit, nothing for a piece without figures."""
+    """A growing column that stays small: nothing is held for a piece without figures, and many pieces go into one array
+    that grows where it stands, so that the column is never held twice."""
 
     def __init__(self, dtype: type):
         self.dtype = dtype
+        self._whole = np.empty(0, dtype)
+        self._length = 0  # of what is filled in it
         self._pieces: list[tuple[int, np.ndarray | None]] = []
+        self._held = 0  # values in the pieces
 
     def append(self, values: np.ndarray) -> None:
         """Add `values` (int64 or float64, copied) at the end."""
         if self.dtype is np.float64:
             kept = None if np.isnan(values).all() else values.copy()
         else:
-            kept = values.astype(np.int32 if not len(values) or values.max() < 2**31 else np.int64)
+            kept = values.copy()
         self._pieces.append((len(values), kept))
+        self._held += 0 if kept is None else len(kept)
+        if self._held > _MANY:
+            self._gather(spare=0.125)
 
     def take(self) -> np.ndarray:
         """The whole column; its pieces are given up. A float column without any figure is one nan, broadcast."""
-        length = sum(length for length, _ in self._pieces)
-        if self.dtype is np.float64 and all(values is None for _, values in self._pieces):
-            return np.broadcast_to(np.float64(np.nan), length)
-        whole, end = np.empty(length, self.dtype), length
-        while self._pieces:
-            length, values = self._pieces.pop()
-            whole[end - length : end] = np.nan if values is None else values
-            end -= length
-        return whole
+        if self.dtype is np.float64 and not self._length and all(values is None for _, values in self._pieces):
+            return np.broadcast_to(np.float64(np.nan), sum(length for length, _ in self._pieces))
+        self._gather()
+        self._whole.resize(self._length, refcheck=False)
+        return self._whole
+
+    def _gather(self, spare: float = 0.0) -> None:
+        """Move the pieces into the whole, which gets room for this share of its length more."""
+        needed = self._length + sum(length for length, _ in self._pieces)
+        if needed > len(self._whole):
+            self._whole.resize(int(needed * (1 + spare)), refcheck=False)
+        for length, values in self._pieces:
+            self._whole[self._length : self._length + length] = np.nan if values is None else values
+            self._length += length
+        self._pieces, self._held = [], 0
 
 
 @dataclass

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import percentile_filter
 
-from timing.clock import LEAST_PACE_MS, Lines, start_of_count, usual_pace
+from timing.clock import LEAST_PACE_MS, Lines, usual_pace
 
 IDLE_SHARE = 0.1
 SLOW_PERCENTILE, NEIGHBOURS = 95, 65
@@ -40,17 +39,20 @@ def stutter(lines: Lines) -> Stutter | None:
     64 steps, since a clock that moves on every 16th step only has its real pace in one of 16. Those before it and those
     after it both have to say so: schedules of windows or batch sizes make the steps of a whole phase fast.
     """
-    counted = _one_a_step(lines.only(np.arange(len(lines)) >= start_of_count(lines)))
+    from scipy.ndimage import percentile_filter  # takes longer to load than most commands that never need it
+
+    counted = _one_a_step(lines.counted)
     usual = usual_pace(counted)
     if usual is None or usual < LEAST_PACE_MS:
         return None
-    steps, taken = np.diff(counted.step), np.diff(counted.time_ms)
-    pace = taken / steps
+    steps = np.diff(counted.step)
+    pace = np.diff(counted.time_ms) / steps
     before, after = (
         percentile_filter(pace, SLOW_PERCENTILE, size=NEIGHBOURS, mode="nearest", origin=side * (NEIGHBOURS // 2))
         for side in (1, -1)
     )
-    around = np.minimum(before, after)
+    around = np.minimum(before, after, out=before)
+    del after
     idle = pace <= IDLE_SHARE * np.maximum(around, LEAST_PACE_MS)
     ends = np.flatnonzero(np.diff(np.concatenate([[False], idle, [False]])))
     rows = [int(steps[first:end].sum()) for first, end in zip(ends[::2], ends[1::2], strict=True)]

@@ -93,11 +93,16 @@ def read_retimed(root: Path) -> dict[str, tuple[Retimed, ...]]:
     return found
 
 
+def read_runs(root: Path) -> list[dict[str, str]]:
+    """The rows of `root/runs.csv`, as text by column; [] where there is none. Raises UserError for a broken table."""
+    return _rows(root / "runs.csv", dict)
+
+
 def linked_arms(root: Path) -> dict[str, list[dict[str, str]]]:
     """The rows of `root/runs.csv` that may be averaged, by record: those with the code, steps and GPUs of its linked
     log. A record without a linked log is missing. Raises UserError likewise."""
     folders: dict[str, list[dict[str, str]]] = {}
-    for row in _rows(root / "runs.csv", dict):
+    for row in read_runs(root):
         folders.setdefault(row["number"], []).append(row)
     arms = {}
     for number, rows in folders.items():

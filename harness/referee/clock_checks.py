@@ -2,23 +2,12 @@
 
 from dataclasses import replace
 
-import numpy as np
-
 from harness.referee.checks import Case, counted, logs
 from harness.referee.verdict import FAIL, PASS, UNKNOWN, WAIVED, Check
-from timing.clock import (
-    RECOGNISED,
-    era_of,
-    nearest_definition,
-    negative,
-    skipped,
-    start_of_count,
-    stood_still,
-    timed_lines,
-    turned_back,
-)
+from timing.clock import RECOGNISED, skipped
+from timing.clock_facts import clock_of
 from timing.log import Run
-from timing.stutter import Stutter, stutter
+from timing.stutter import Stutter
 
 MOST_IDLE, USUAL_IDLE = 0.05, 0.02
 """Shares of steps that take no time: above the first a clock stutters, above the second nobody can tell. Of 15 public
@@ -28,15 +17,15 @@ LONG_STEP_MS, LONG_STEP = 5_000.0, 20.0
 
 def check_clock_forward(case: Case) -> Check:
     """The clock never falls, save for era A's one reset, and never shows a negative time."""
-    return _no_findings(case, "clock-forward", lambda lines: [*turned_back(lines), *negative(lines)], "never falls")
+    return _no_findings(case, "clock-forward", lambda clock: clock.faults, "never falls")
 
 
 def check_clock_running(case: Case) -> Check:
     """The clock does not stand still while steps are made: not for a stretch, and not for a share of the steps."""
-    still = _no_findings(case, "clock-running", stood_still, "never stands still")
+    still = _no_findings(case, "clock-running", lambda clock: clock.still, "never stands still")
     if still.status == UNKNOWN:
         return still
-    found = [(entry, seen) for entry in case.entries if (seen := stutter(timed_lines(entry.run)))]
+    found = [(entry, seen) for entry in case.entries if (seen := clock_of(entry.run).stutter)]
     for bound, status in ((MOST_IDLE, FAIL), (USUAL_IDLE, UNKNOWN)):
         faults = [f"{_stutter_in_words(seen)} ({e.at(seen.idle_line)})" for e, seen in found if seen.idle_share > bound]
         if faults:
@@ -59,9 +48,9 @@ def _stutter_in_words(seen: Stutter) -> str:
 
 
 def _no_findings(case: Case, rule: str, find, praise: str) -> Check:
-    faults, blind = [], [entry.name for entry in case.entries if not len(timed_lines(entry.run))]
+    faults, blind = [], [entry.name for entry in case.entries if not clock_of(entry.run).lines]
     for entry in case.entries:
-        faults += [f"{finding.text} ({entry.at(finding.line)})" for finding in find(timed_lines(entry.run))]
+        faults += [f"{finding.text} ({entry.at(finding.line)})" for finding in find(clock_of(entry.run))]
     if faults:
         return case.check(rule, FAIL, counted(faults))
     if blind:
@@ -71,7 +60,7 @@ def _no_findings(case: Case, rule: str, find, praise: str) -> Check:
 
 def _last_timed(run: Run) -> int | None:
     """The last line with a time."""
-    return next(iter(timed_lines(run).line[-1:].tolist()), None)
+    return clock_of(run).last_line
 
 
 def check_clock_average(case: Case) -> Check:
@@ -79,20 +68,19 @@ def check_clock_average(case: Case) -> Check:
     the more averages contradict the times, the clearer the fault."""
     faults, bare, used = [], [], set()
     for entry in case.entries:
-        lines = timed_lines(entry.run)
-        without = int(np.isnan(lines.average_ms[start_of_count(lines) :]).sum())
-        if without > max(lines.untimed + 2, RECOGNISED * len(lines)):
-            bare.append(f"{without} of {len(lines)} times have no average ({entry.at(_last_timed(entry.run))})")
-        for validation in (True, False):
-            name, misfits, checked = nearest_definition(lines, validation)
-            if name is None:
+        clock = clock_of(entry.run)
+        if clock.bare > max(clock.untimed + 2, RECOGNISED * clock.lines):
+            bare.append(f"{clock.bare} of {clock.lines} times have no average ({entry.at(_last_timed(entry.run))})")
+        for found in clock.averages:
+            if found.definition is None:
                 continue
-            used.add(name)
-            if len(misfits) > RECOGNISED * checked:
-                at = entry.at(int(misfits[0]))
-                faults.append(f"{len(misfits)} of {checked} averages contradict the time over the steps ({at})")
+            used.add(found.definition)
+            if found.misfits > RECOGNISED * found.checked:
+                at = entry.at(int(found.lines[0]))
+                contradict = f"{found.misfits} of {found.checked} averages contradict"
+                faults.append(f"{contradict} the time over the steps ({at})")
             else:
-                faults += [f"time is not steps x average ({entry.at(int(line))})" for line in misfits]
+                faults += [f"time is not steps x average ({entry.at(int(line))})" for line in found.lines]
     if faults:
         return case.check("clock-average", FAIL, counted(faults))
     if bare or not used:
@@ -108,7 +96,7 @@ def check_era(case: Case) -> Check:
     if not case.edition.timed:
         return case.check("clock-era", WAIVED, f"{case.edition.track}: no time decides ({case.first(_start_of_clock)})")
     meaning = {"A": "leaves out the first ten steps", "B": "counts every step"}
-    eras = {entry.at(_start_of_clock(entry.run)): era_of(entry.run) for entry in case.entries}
+    eras = {entry.at(_start_of_clock(entry.run)): clock_of(entry.run).era for entry in case.entries}
     wrong = [era for era in eras.values() if era not in (None, wanted)]
     if wrong:
         faults = [
@@ -123,8 +111,7 @@ def check_era(case: Case) -> Check:
 
 def _start_of_clock(run: Run) -> int | None:
     """The line at which the clock starts to count: the first timed one, or era A's reset."""
-    lines = timed_lines(run)
-    return int(lines.line[start_of_count(lines)]) if len(lines) else None
+    return clock_of(run).first_line
 
 
 def check_steps(case: Case) -> Check:

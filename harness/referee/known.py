@@ -8,7 +8,8 @@ stands in the table itself, with its steps, loss and time, is taken for what was
 from dataclasses import dataclass
 from functools import cache
 
-from harness.archive.published import read_table
+from harness.archive.find import ROOT
+from harness.archive.leaderboard import read_runs
 from timing.run import Run
 
 DIGITS = 8
@@ -31,21 +32,25 @@ class Published:
 @cache
 def table() -> tuple[Published, ...]:
     """All published runs."""
-    runs = read_table("runs.csv")
-    runs["code"] = runs["code"].fillna(runs["source"])
-    linked = {(row.number, row.code, row.steps) for row in runs[runs.linked == "yes"].itertuples()}
+    runs = read_runs(ROOT)
+    linked = {_arm(row) for row in runs if row["linked"] == "yes"}
     return tuple(
         Published(
-            row.number,
-            row.source,
-            row.code,
-            (row.number, row.code, row.steps) in linked,
-            int(row.steps),
-            float(row.final_val_loss),
-            float(row.final_train_time_ms),
+            row["number"],
+            row["source"],
+            row["code"] or row["source"],
+            _arm(row) in linked,
+            int(row["steps"]),
+            float(row["final_val_loss"] or "nan"),
+            float(row["final_train_time_ms"] or "nan"),
         )
-        for row in runs.itertuples()
+        for row in runs
     )
+
+
+def _arm(row: dict[str, str]) -> tuple[str, str, str]:
+    """What tells the arms of a record's folder apart."""
+    return row["number"], row["code"] or row["source"], row["steps"]
 
 
 def published_with(run: Run) -> list[Published]:

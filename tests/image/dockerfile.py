@@ -98,7 +98,8 @@ def borrow_registries(root: Path) -> dict[str, str]:
     Returns the variables that belong to it.
     """
     for path in map(
-        Path, ("/etc/resolv.conf", "/etc/pip.conf", "/etc/apt/apt.conf.d", "/etc/ssl/certs", "/etc/xdg/pip")
+        Path,
+        ("/etc/hosts", "/etc/resolv.conf", "/etc/pip.conf", "/etc/apt/apt.conf.d", "/etc/ssl/certs", "/etc/xdg/pip"),
     ):
         target = root / str(path).lstrip("/")
         if path.is_dir():

@@ -100,6 +100,8 @@ def test_the_image_builds_and_replays(tmp_path):
                 place.mkdir(parents=True, exist_ok=True)
                 subprocess.run(["mount", "--rbind", str(outside), str(place)], check=True)
                 mounted.append(place)
+                # Else what is unmounted here at the end would be unmounted outside, too, where mounts are shared.
+                subprocess.run(["mount", "--make-rslave", str(place)], check=True)
         for instruction, text in STEPS:
             build.do(instruction, text)
         assert "(0123456789ab)" in build.step(["harness", "--version"])

@@ -36,7 +36,7 @@ def data_facts(names: Names) -> dict:
     return {
         "prints_metrics": any(isinstance(node, ast.Constant) and "val_loss" in str(node.value) for node in nodes),
         "val_tokens": _val_tokens(names, nodes),
-        "loader": _loader(names),
+        "loader": loader_of(names.modules),
         "imports": _foreign_imports(names, nodes),
     }
 
@@ -80,11 +80,11 @@ def whole_number(node: ast.AST, depth: int = 0) -> int | None:
     return None
 
 
-def _loader(names: Names) -> dict[str, str]:
+def loader_of(modules: dict[str, ast.Module]) -> dict[str, str]:
     """Digest by name of the functions and classes that read shards or build batches: their code, less its annotations,
     docstrings and comments. Definitions inside others belong to them."""
     found = {}
-    for module, tree in names.modules.items():
+    for module, tree in modules.items():
         for node in tree.body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and (READERS.search(node.name) or _reads(node)):
                 found[f"{module}:{node.name}" if module else node.name] = fingerprint(node)

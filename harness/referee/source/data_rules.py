@@ -2,7 +2,7 @@
 
 from harness.archive.find import discover
 from harness.referee.checks import Case, counted
-from harness.referee.source.reader import read_source
+from harness.referee.source.reader import read_loader
 from harness.referee.source.rules import place, spellings, start, undecided, unread
 from harness.referee.verdict import FAIL, PASS, Check
 
@@ -59,17 +59,19 @@ def check_token_stream(case: Case) -> Check:
     rule, where = "token-stream", case.first(start)
     if open_question := unread(case, rule):
         return open_question
-    unlike = ""
-    for _, facts in spellings(case):
-        mine = facts["loader"]
+    loaders = [facts["loader"] for _, facts in spellings(case)]
+    for mine in [each for at, each in enumerate(loaders) if each not in loaders[:at]]:
         if not mine:
             return undecided(case, rule, f"no data-loading function was recognised ({where})")
         same, unlike = "", ""
         for known in filter(None, (case.record, case.parent, *(() if case.record else discover()))):
             try:
-                theirs = read_source(known.script.read_text(encoding="utf-8")).get("loader", {})
+                script = known.script.read_text(encoding="utf-8")
             except (OSError, ValueError):
                 continue
+            if case.record is None and not all(name.rpartition(":")[2] in script for name in mine):
+                continue  # it lacks one of the functions: no need to parse it
+            theirs = read_loader(script)
             changed = sorted(name for name in mine | theirs if mine.get(name) != theirs.get(name))
             if not changed:
                 same = known.label

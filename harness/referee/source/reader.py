@@ -32,6 +32,12 @@ def read_source(script: str, helpers: dict[str, str] | None = None) -> dict:
     return _kept(hashlib.sha256(request).hexdigest(), lambda: _worker.ask(request))
 
 
+def read_loader(script: str) -> dict[str, str]:
+    """Digests of the functions that load the data in a script of ours, by name; {} where they cannot be had."""
+    key = f"loader {hashlib.sha256(script.encode()).hexdigest()}"
+    return _kept(key, lambda: _worker.ask(json.dumps([script]).encode())).get("loader", {})
+
+
 def read_run(run: Run) -> dict | None:
     """Facts about the script in a log, None if it holds none; read once for all logs of one source."""
     if run.source is None:

@@ -1,7 +1,7 @@
 """The guarded process that parses strangers' scripts: a source that kills or stalls the parser kills only this.
 
 Started by `reader`. Each message, in and out, is 8 bytes of length and that much JSON: the modules of a script by name
-come in, its facts go out, until the input ends.
+come in, its facts go out, until the input ends. A list of one text asks for that script's data-loading functions alone.
 """
 
 import ast
@@ -43,7 +43,8 @@ def serve(requests, answers) -> None:
 def answer(request: bytes) -> dict:
     """The facts about the modules in a message."""
     try:
-        return read(json.loads(request))
+        asked = json.loads(request)
+        return read_loader(*asked) if isinstance(asked, list) else read(asked)
     except SyntaxError as error:
         return {"error": f"not Python: {error.msg} (line {error.lineno})"}
     except (RecursionError, MemoryError):
@@ -52,6 +53,13 @@ def answer(request: bytes) -> dict:
         return {"error": f"cannot be parsed: {error}"}
     except Exception as error:  # a fault of the reader's own: what it could not read is as good as hidden
         return {"error": f"cannot be read: {type(error).__name__}"}
+
+
+def read_loader(script: str) -> dict:
+    """The `loader` of the facts alone, for a fraction of the time that all of them take."""
+    from harness.referee.source.data import loader_of
+
+    return {"loader": loader_of({"": ast.parse(script)})}
 
 
 def read(modules: dict[str, str]) -> dict:

@@ -74,7 +74,7 @@ def test_show_and_list_tell_the_public_facts(archive):
     assert "record 41 · 2025-10-24 · NorMuon" in told.output and "2.345 minutes, 2,315 steps" in told.output
     assert "not in this archive" in told.output and "modded-nanogpt/pull/144" in told.output
     lines = CliRunner().invoke(main, ["list", "--all"]).output.splitlines()
-    figures = ["NorMuon learning rate", "2.313", "2,285", "-", "no script here", "-"]
+    figures = ["NorMuon learning rate", "2.313", "2,285", "-", "-", "no script here", "-"]
     assert lines[-1].split("\t") == ["42", "2025-10-27", *figures]
     assert "41" not in CliRunner().invoke(main, ["list"]).output
 

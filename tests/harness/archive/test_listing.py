@@ -24,7 +24,8 @@ def test_piped_it_is_one_tab_separated_line_a_record(archive, monkeypatch):
     lines = [line.split("\t") for line in listed().splitlines()]
     assert lines[0][0] == "number" and all(len(line) == len(lines[0]) for line in lines)
     assert [line[0] for line in lines[1:]] == ["01", "21", "21c", "22", "39", "40"]
-    assert lines[-1] == ["40", "2025-10-04", "backout", "2.358", "10", "-", "8 shards, 45 GiB", "2025-10-04-backout"]
+    assert lines[-1][:6] == ["40", "2025-10-04", "backout", "2.358", "10", "-"]
+    assert lines[-1][6:] == ["-", "8 shards, 45 GiB", "2025-10-04-backout"]  # not shown on any machine yet
 
 
 @pytest.mark.parametrize("width", [80, 120])
