@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import forks
+import numpy as np
 import torch
 
 from harness.archive.record import Record
@@ -73,9 +74,16 @@ def poison_memory():
     torch.utils.deterministic.fill_uninitialized_memory = True
 
 
+def compute_in_full_precision():
+    """From now on in this process, what a script asks for in bf16 it gets in fp32: what is left of two runs' difference
+    is then not rounding."""
+    torch.bfloat16 = torch.float32
+    torch.Tensor.bfloat16, torch.nn.Module.bfloat16 = torch.Tensor.float, torch.nn.Module.float
+
+
 def keep_weights(folder: Path, poisoned: bool = False):
     """To be called in a rank before its script, which may get poisoned memory: the weights before the first step and
-    after the last are saved as `<rank>-first.pt` and `<rank>-last.pt`."""
+    after the last are saved as `<rank>-first.npz` and `<rank>-last.npz`."""
 
     def notice(module, inputs):
         script = sys.modules["__main__"]
@@ -85,9 +93,10 @@ def keep_weights(folder: Path, poisoned: bool = False):
         moment = moments.get(getattr(script, "step", None))
         if moment and moment not in kept:
             kept.add(moment)
-            weights = {name: weight.detach().float().clone() for name, weight in module.named_parameters()}
-            torch.save(weights, folder / f"{os.environ['RANK']}-{moment}.pt")
+            weights = {name: weight.detach().float().numpy() for name, weight in module.named_parameters()}
+            np.savez(folder / f"{os.environ['RANK']}-{moment}.npz", **weights)
 
+    compute_in_full_precision()
     if poisoned:
         poison_memory()
     kept = set()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections import namedtuple
 from pathlib import Path
 
@@ -196,6 +197,8 @@ def test_what_pays_is_said_in_words():
 
 def test_the_report_is_json_and_a_page(fake_machine, monkeypatch, tmp_path):
     monkeypatch.setattr("harness.doctor.doctor.this_machine", lambda: fake_machine)
+    room = shutil.disk_usage(tmp_path)  # as it is now: other tests write to the same disk
+    monkeypatch.setattr("harness.doctor.doctor.shutil.disk_usage", lambda place: room)
     rows = {"kernels": [{"name": "bf16_matmul", "ms": 2.0, "rate": "1 TFLOP/s"}, {"name": "a|b", "unavailable": "no"}]}
     rows["collectives"] = [call("all_reduce", "gate", 8192, 0.1) | {"ranks": 2, "backend": "gloo"}]
     monkeypatch.setattr("harness.doctor.doctor.benchmark", lambda machine, console: rows)
