@@ -778,7 +778,8 @@ class GPT(nn.Module):
         skip_gates = torch.sigmoid(self.scalars[:n])
         stream_mix = self.scalars[n : 3 * n].view(n, 2)
         value_mix = self.scalars[3 * n : 5 * n].view(n, 2)
-        value_embeddings = {layer: F.embedding(tokens, self.value_tables[i]) for layer, i in s.value_embedding_layers}
+        values = [F.embedding(tokens, table) for table in self.value_tables]
+        value_embeddings = {layer: values[table] for layer, table in s.value_embedding_layers}
         skip_from = {to: (source, gate) for gate, (to, source) in enumerate(s.skip_pairs)}
 
         x = embedding = rms_norm(self.smear(F.embedding(tokens, self.embedding)))

@@ -5,6 +5,7 @@
 
 import json
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ import smoke
 from harness.archive.find import load
 from harness.archive.settings import read_settings
 from harness.audit.script import audit_compiler, audit_contract, audit_hash, audit_imports
-from timing.log import Run
 
 METRIC = re.compile(r"step:\d+/\d+ (val_loss:\d+\.\d{4} )?train_time:\d+ms step_avg:(\d+\.\d{2}|nan)ms")
 ENVIRONMENT = ("Running Python ", "Running PyTorch ", "Running Triton version ", "world_size=", "seed=", "manifest=")
@@ -37,24 +37,39 @@ def test_the_docstring_makes_the_claim(folder):
         assert re.search(rf"^{heading}  ", text, re.M), heading
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(300)
 def test_it_runs_by_the_contract(folder, corpus, tmp_path):
-    """At 1 and 2 ranks on the CPU, the first with telemetry: it learns, logs to the letter, and the two runs agree."""
+    """At 2 ranks on the CPU, with telemetry: it learns, and logs to the letter."""
     data_dir, manifest = corpus
     record = load(folder)
     every = record.smoke["num_iterations"] // 2
-    with (
-        smoke.start(record, 1, data_dir, tmp_path / "1", telemetry_every=every) as one,
-        smoke.start(record, 2, data_dir, tmp_path / "2") as two,
-    ):
-        both = smoke.finish(one), smoke.finish(two)
-    for replay in both:
-        log_holds_source_and_environment(record, replay, manifest)
-        metric_lines_are_to_the_letter(record, replay)
-        loss_falls_and_stays_above_the_floor(record, replay, manifest)
-    curves_agree(both[0].run, both[1].run)
-    telemetry_is_complete(both[0], every)
-    assert not [line for line in both[1].body if line.startswith("telemetry")]
+    with smoke.start(record, 2, data_dir, tmp_path, telemetry_every=every) as job:
+        replay = smoke.finish(job)
+    log_holds_source_and_environment(record, replay, manifest)
+    metric_lines_are_to_the_letter(record, replay)
+    loss_falls_and_stays_above_the_floor(record, replay, manifest)
+    telemetry_is_complete(replay, every)
+
+
+@pytest.mark.timeout(300)
+def test_four_ranks_train_as_one(folder, corpus, tmp_path):
+    """Four rows a step, on one rank and, with memory full of NaN, on four: all end with the same weights. So gradients
+    are shared out and averaged and updates gathered as they should be, and nothing is read that nobody has written.
+
+    Curves would hide much, since a step's length does not follow the gradient's; the weights do not. All is in fp32, so
+    that little is left to rounding, and Adam's epsilon lies above the first gradients of mixes and value tables, which
+    are rounding and nothing else. Four steps: Adam steps at least once in each record, Muon twice."""
+    record = load(folder)
+    settings = {"num_iterations": 4, "val_loss_every": 0, "adam_epsilon": 1e-4, **smoke.shortest_step(record, 4)}
+    ended = {}
+    for ranks in (1, 4):
+        place = tmp_path / str(ranks)
+        before = partial(smoke.keep_weights, place, poisoned=ranks > 1)
+        with smoke.start(record, ranks, corpus[0], place, before, **settings) as job:
+            replay = smoke.finish(job)
+        assert not [line for line in replay.body if line.startswith("telemetry")]
+        ended[ranks] = [np.load(place / f"{rank}-last.npz") for rank in range(ranks)]
+    weights_agree(np.load(tmp_path / "1" / "0-first.npz"), *ended[1], ended[4])
 
 
 @pytest.mark.timeout(300)
@@ -122,9 +137,16 @@ def loss_falls_and_stays_above_the_floor(record, replay, manifest):
     assert last > manifest.entropy_nats
 
 
-def curves_agree(one: Run, two: Run):
-    """The same losses at any number of ranks, to the noise of floating point."""
-    np.testing.assert_allclose(one.val_loss, two.val_loss, rtol=1e-3)
+def weights_agree(first, alone, together: list):
+    """Weights by name, before the first step and after the last, on one rank and on each of several."""
+    moved = 0
+    for name in first:
+        assert all(np.array_equal(together[0][name], other[name]) for other in together), f"{name} differs by rank"
+        step = np.linalg.norm(alone[name] - first[name])
+        apart = np.linalg.norm(together[0][name] - alone[name])
+        assert apart <= 0.002 * step, f"{name} moved by {step:.3g}, on several ranks to {apart:.3g} from there"
+        moved += step > 0
+    assert moved > len(first.files) / 2, "most weights have not moved: too few steps to tell"
 
 
 def telemetry_is_complete(replay, every):

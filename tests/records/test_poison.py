@@ -1,8 +1,8 @@
 """Memory that nobody has written must not be read: the custom kernels on memory full of NaN.
 
 A kernel that leaves out a tile, or multiplies garbage by zero, works as long as the allocator hands out clean pages.
-The scripts' own steps run on poisoned memory in `test_ranks.py`; here are the kernels, with the sizes and values that a
-small run does not have: zero and tiny matrices, and sizes that no tile divides.
+The scripts' own steps run on poisoned memory in `test_contract.py`; here are the kernels, with the sizes and values
+that a small run does not have: zero and tiny matrices, and sizes that no tile divides.
 """
 
 import pytest
