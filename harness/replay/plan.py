@@ -17,6 +17,9 @@ from harness.replay.torchrun import Nodes
 from harness.tokens.manifest import Manifest, read_manifest
 
 MOST_SEED = 2**63
+# A learning rate's schedule, counted in steps. From era B on, `warmup_iterations` are untimed steps before it instead.
+SCHEDULE = ("num_iterations", "cooldown_iterations", "extension_iterations")
+ERA_A_SCHEDULE = (*SCHEDULE, "warmup_iterations")
 
 
 @dataclass(frozen=True)
@@ -226,11 +229,17 @@ def _overrides(record: Record, settings, given: dict, options: Options, smoke: b
         except UserError as error:
             raise UserError(f"{record.folder / FACTS}, [smoke]: {error}") from None
     if options.scale != 1.0:
-        base = int(overrides.get("num_iterations") or settings["num_iterations"].default)
-        if not 0 < options.scale <= 100:
-            raise UserError(f"--scale {options.scale}: a positive factor on the record's steps, such as 0.1")
-        overrides["num_iterations"] = max(1, round(base * options.scale))
+        overrides |= _scaled(settings, overrides, options.scale)
     return overrides | given
+
+
+def _scaled(settings: dict[str, Setting], overrides: dict, factor: float) -> dict[str, int]:
+    """The schedule's steps and those of its parts, times a factor."""
+    if not 0 < factor <= 100:
+        raise UserError(f"--scale {factor}: a positive factor on the record's steps, such as 0.1")
+    names = ERA_A_SCHEDULE if "untimed_iterations" in settings else SCHEDULE
+    counts = {name: int(overrides.get(name) or settings[name].default) for name in names if name in settings}
+    return {name: max(1, round(count * factor)) for name, count in counts.items()}
 
 
 def _watchful(steps: int | None) -> int:

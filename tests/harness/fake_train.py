@@ -76,6 +76,12 @@ def load_kernel(path, driver):
         raise RuntimeError(f"{path}: device kernel image is invalid")
 
 
+def wait_for(text, log):
+    """Until rank 0 has written this."""
+    while not (log.exists() and text in log.read_text()):
+        time.sleep(0.01)
+
+
 def main():
     """Print a falling loss, or fail in the way that was asked for."""
     settings = settings_from(sys.argv[1:])
@@ -125,6 +131,7 @@ def main():
         if settings.do == "fallback" and step == 1:
             say("fallback step:1 fp8 -> bf16: a scale overflowed")
         if settings.do == "killed" and step == 1 and rank == 1:
+            wait_for(f"step:1/{steps} ", Path(settings.log_file))  # as a collective would
             os.kill(os.getpid(), signal.SIGKILL)
         if settings.do in ("stall", "sleep", "crash", "killed") and step == 1:
             time.sleep(300)

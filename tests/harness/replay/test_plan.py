@@ -67,6 +67,22 @@ def test_the_published_curve_is_the_reference_of_the_records_own_run_alone(recor
 
 
 @pytest.mark.parametrize(
+    "number, scheduled",
+    [
+        ("01", {"num_iterations": 196, "warmup_iterations": 7}),
+        ("02", {"num_iterations": 95, "warmup_iterations": 3, "cooldown_iterations": 20}),
+        ("05", {"num_iterations": 51, "cooldown_iterations": 14}),
+        ("24", {"num_iterations": 18}),
+        ("40", {"num_iterations": 23, "extension_iterations": 1}),
+    ],
+)
+def test_a_schedule_is_scaled_with_its_parts(number, scheduled, tmp_path):
+    """Not the untimed steps before it, which era B calls `warmup_iterations`."""
+    scaled = Options(scale=0.01, data_dir=tmp_path)
+    assert make_plan(archive_module.resolve(number), scaled, machine(H100)).overrides == scheduled
+
+
+@pytest.mark.parametrize(
     "options, mode",
     [
         ({}, None),
