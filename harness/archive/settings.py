@@ -13,7 +13,17 @@ CLASS = "Settings"
 OWN_OPTIONS = {"data_dir": "data-dir", "log_file": "runs-dir", "seed": "seed", "telemetry_every": "telemetry"}
 # Of these there is at least one; of others, such as warm-up steps, there may be none.
 SIZES = re.compile(r"num_\w+|(\w+_)?(dim|size|heads|layers|tokens|rows|block|base)|\w+_per_step|val_loss_every")
-TYPES = {"int": int, "float": float, "tuple": ast.literal_eval}
+
+
+def _tuple(text: str) -> tuple:
+    """A tuple from its literal. Raises ValueError for one of anything else."""
+    value = ast.literal_eval(text)
+    if not isinstance(value, tuple):
+        raise ValueError(text)
+    return value
+
+
+TYPES = {"int": int, "float": float, "tuple": _tuple}
 
 
 @dataclass(frozen=True)
@@ -102,7 +112,8 @@ def check(name: str, value: object, settings: dict[str, Setting]) -> None:
         try:
             read = TYPES[kind](as_text(value))
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-            raise UserError(f"{name} is of type {kind}: {value!r} is not") from None
+            example = ", which is written as (3, 7) or (3,)" if kind == "tuple" else ""
+            raise UserError(f"{name} is of type {kind}{example}: {value!r} is not") from None
         if why := _senseless(settings[name], read):
             raise UserError(f"{name} is {why}, not {value}")
 

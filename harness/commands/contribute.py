@@ -1,4 +1,5 @@
-"""The commands that add to an archive: a submission from its start to its freezing, and other people's logs."""
+"""The commands that add to an archive: a submission from its start to its freezing, the runs that show it, and other
+people's logs."""
 
 from pathlib import Path
 
@@ -32,6 +33,18 @@ def freeze(folder, again):
     click.echo(freeze(folder, again))
 
 
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--shared", is_flag=True, help="Other work ran on their GPUs meanwhile: their times show nothing.")
+def keep(runs, shared):
+    """Take finished RUNS into the `logs/` of their records, and say there what they show."""
+    from harness.archive.keep import keep
+
+    for folder in runs:
+        click.echo(keep(folder, shared))
+    click.echo("the tables follow with `harness leaderboard --write`")
+
+
 @click.command("import")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--into", type=click.Path(path_type=Path), default="imported", show_default=True, metavar="DIR")
@@ -42,4 +55,4 @@ def import_(path, into):
     import_logs(path, into, click.echo)
 
 
-SECTION = cloup.Section("Contribute", [new, freeze, import_])
+SECTION = cloup.Section("Contribute", [new, freeze, keep, import_])

@@ -14,7 +14,9 @@ POSITIVE = click.FloatRange(0, min_open=True)
 DATA_DIR = folder("--data-dir", "data/fineweb10B, or data/synthetic,")
 RUN_OPTIONS = (
     click.option("--gpus", type=click.IntRange(1), help="Ranks on this machine. Default: its GPUs, or 2 CPU ranks."),
-    click.option("--scale", type=Figure(), default=1.0, metavar="FACTOR", help="Multiply the schedule's steps, such as by 0.1."),
+    click.option(
+        "--scale", type=Figure(), default=1.0, metavar="FACTOR", help="Multiply the schedule's steps, such as by 0.1."
+    ),
     click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Override a setting; repeatable."),
     click.option("--seed", type=SEED, help="Seed of the first run; the next ones count up."),
     DATA_DIR,

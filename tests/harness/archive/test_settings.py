@@ -60,6 +60,7 @@ def test_assignments(settings):
         ("num_iterations=many", "num_iterations is of type int: 'many' is not"),
         ("fp8=maybe", "fp8 is true or false"),
         ("windows=(1", "windows is of type tuple"),
+        ("windows=3", "windows is of type tuple, which is written as (3, 7) or (3,): '3' is not"),
     ],
 )
 def test_wrong_assignments_are_one_line(settings, assignment, words):

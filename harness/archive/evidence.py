@@ -1,0 +1,115 @@
+"""What a run of ours shows of its record: the pace of its steps, its losses beside the published script's, in words."""
+
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from harness.archive.published import read_table
+from harness.archive.record import Record
+from harness.archive.run_folder import LOG
+from timing.log import Run, read_log
+
+STAND_IN = "books"  # the corpus of standin.csv
+NO_COOLDOWN = {"cooldown_iterations": 1, "cooldown_fraction": 0.001}  # at most
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A run, by its facts (`run.json`) and its log; `losses` has the columns step, ours, published."""
+
+    facts: dict
+    run: Run
+    pace_ms: float | None  # median step, None where the cards were shared
+    losses: pd.DataFrame
+
+    @property
+    def difference(self) -> tuple[float, int] | None:
+        """The largest difference of a loss after step 0 to the published script's, signed, and out of how many."""
+        trained = self.losses[self.losses.step > 0]
+        apart = (trained.ours - trained.published).dropna()
+        return (float(apart[apart.abs().idxmax()]), len(apart)) if len(apart) else None
+
+    @property
+    def machine(self) -> str:
+        """Such as `2x H200, torch 2.11.0+cu130`."""
+        name = self.facts["machine"]["gpu"].removeprefix("NVIDIA ")
+        return f"{self.facts['gpus']}x {name}, torch {self.facts['versions']['torch']}"
+
+
+def read_evidence(folder: Path, facts: dict, shared: bool, root=None) -> Evidence:
+    """The evidence in a run folder. `shared` says that other work ran on its cards: its times then show nothing.
+
+    Raises LogError for a log that cannot be read, UserError without `standin.csv`.
+    """
+    run = read_log(folder / LOG)
+    losses = pd.DataFrame({"step": run.val_step, "ours": run.val_loss})
+    losses = losses.merge(comparable(read_table("standin.csv", root), facts), how="left", on="step")
+    return Evidence(facts, run, None if shared else pace(run), losses)
+
+
+def pace(run: Run) -> float | None:
+    """Median milliseconds of a step, over neighbouring pairs of steps, since some optimizers step every second time.
+    Pairs across a clock that was set back are left out. None for a log without two such steps."""
+    ahead = np.flatnonzero(run.train_step[2:] - run.train_step[:-2] == 2)
+    took = (run.train_time_ms[ahead + 2] - run.train_time_ms[ahead]) / 2
+    took = took[took > 0]
+    return float(np.median(took)) if len(took) else None
+
+
+def comparable(reference: pd.DataFrame, facts: dict) -> pd.DataFrame:
+    """The published script's losses, one a step, that this run's may be held against: on the same corpus and as many of
+    its validation tokens, under the same schedule. That is a whole one of as many steps, or the beginning of the
+    published one: there the run must have put its cooldown out of the way."""
+    given, none = facts["overrides"], pd.DataFrame({"step": [], "published": []})
+    if facts.get("manifest", {}).get("name") != STAND_IN:
+        return none
+    same = (reference.number == facts["record"]) & (reference.val_tokens.astype(str) == given.get("val_tokens"))
+    whole = reference.num_iterations.astype(str) == given.get("num_iterations")
+    begun = (reference.schedule == "published") & any(
+        float(given.get(name, "inf")) <= most for name, most in NO_COOLDOWN.items()
+    )
+    rows = reference[same & (whole | begun)]
+    rows = rows[rows.seed == rows.seed.min()]
+    return rows[["step", "val_loss"]].rename(columns={"val_loss": "published"}) if len(rows) else none
+
+
+def paragraph(evidence: Evidence, record: Record) -> str:
+    """Markdown for the record's `logs/README.md`: what ran, at what pace, what was changed, and the losses."""
+    facts, run = evidence.facts, evidence.run
+    script = "as frozen" if facts["script_sha256"] == record.sha256 else "as it was frozen before"
+    changed = ", ".join(f"`{name} {value}`" for name, value in facts["overrides"].items())
+    corpus, seed = facts.get("manifest", {}).get("name") or "unknown", facts.get("seed")
+    said = [f"**`{facts['run_id']}`**, of the script {script}: {evidence.machine}, {run.steps:,} steps, {_peak(run)}."]
+    said += [_pace(evidence, record), f"Overridden: {changed}." if changed else "Nothing was overridden."]
+    said += [f"Fidelity: {facts['fidelity']}; corpus {corpus}, seed {seed}."]
+    if corpus == STAND_IN:
+        said += ["No loss here is to be held against 3.28."]
+    return f"{textwrap.fill(' '.join(said), 120, break_on_hyphens=False)}\n\n{_table(evidence.losses)}\n"
+
+
+def _peak(run: Run) -> str:
+    return "peak memory unknown" if run.peak_memory_mib is None else f"peak {run.peak_memory_mib / 1024:.1f} GiB"
+
+
+def _pace(evidence: Evidence, record: Record) -> str:
+    if evidence.pace_ms is None:
+        return "Its cards were shared, so its times say nothing."
+    published, ranks = record.listed.step_avg_ms, evidence.facts["gpus"]
+    most = f" (at most {published * 8 / ranks:,.0f}: {published:.2f} ms x {8 // ranks})" if published else ""
+    return f"Median step: {evidence.pace_ms:,.0f} ms{most}."
+
+
+def _table(losses: pd.DataFrame) -> str:
+    known = losses.published.notna().any()
+    lines = (
+        ["| step | ours | published script |", "| --- | ---: | ---: |"]
+        if known
+        else ["| step | ours |", "| --- | ---: |"]
+    )
+    for row in losses.itertuples():
+        theirs = f" {'' if pd.isna(row.published) else f'{row.published:.4f}'} |" if known else ""
+        lines.append(f"| {row.step} | {row.ours:.4f} |{theirs}")
+    return "\n".join(lines)

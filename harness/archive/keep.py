@@ -1,0 +1,93 @@
+"""Take a finished run into its record: the untouched folder into `logs/`, with a paragraph, a row and its place in
+`record.toml`."""
+
+import csv
+import io
+import shutil
+import tempfile
+from pathlib import Path
+
+from harness.archive.evidence import Evidence, paragraph, read_evidence
+from harness.archive.find import ROOT, discover, number_key
+from harness.archive.record import FACTS as RECORD_FACTS
+from harness.archive.record import Record
+from harness.archive.run_folder import FACTS
+from harness.archive.shown import proof, read_run, with_shown
+from harness.errors import UserError
+from harness.files import write_whole
+
+README = "README.md"
+ROWS = "shown.csv"
+
+
+def keep(folder: Path, shared: bool = False, root: Path | str | None = None) -> str:
+    """Copy a run folder into `logs/` of its record, and say there and in `shown.csv` what it shows; a sentence on it.
+
+    `shared`: other work ran on its cards meanwhile. Raises UserError, before anything is written, for a run that did
+    not finish, was none of the archive's scripts at real size on a GPU, or is kept already.
+    """
+    facts = read_run(folder / FACTS)
+    record = _record_of(folder, facts, root)
+    place = record.logs / facts["run_id"]
+    if place.exists():
+        raise UserError(f"{place} is kept already")
+    evidence = read_evidence(folder, facts, shared, root)
+    _copy(folder, place)
+    _tell(record.logs / README, record, paragraph(evidence, record))
+    _add_row(Path(root or ROOT) / ROWS, _row(record, evidence))
+    toml = record.folder / RECORD_FACTS
+    write_whole(toml, with_shown(toml.read_text(encoding="utf-8"), proof(record.logs, record.sha256)))
+    return f"{place}: record {record.number}, {evidence.run.steps:,} steps on {evidence.machine}"
+
+
+def _record_of(folder: Path, facts: dict, root) -> Record:
+    if facts.get("outcome") != "finished":
+        raise UserError(f"{folder} did not finish ({facts.get('outcome', 'no outcome')}): only whole runs are kept")
+    if facts.get("fidelity") == "smoke" or not facts.get("machine", {}).get("gpu"):
+        raise UserError(f"{folder} is not at real size on a GPU: it shows nothing that the tests do not")
+    for record in discover(root):
+        if record.slug == facts.get("slug"):
+            if facts.get("script_sha256") in {record.sha256, *(digest for digest, _ in record.earlier)}:
+                return record
+            raise UserError(f"{folder} ran a script that record {record.number} was never frozen as")
+    raise UserError(f"{folder} is of {facts.get('slug')!r}, which is no record of the archive")
+
+
+def _copy(folder: Path, place: Path) -> None:
+    """The whole folder, or nothing of it."""
+    place.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as aside:
+        shutil.copytree(folder, Path(aside) / place.name)
+        (Path(aside) / place.name).rename(place)
+
+
+def _tell(readme: Path, record: Record, text: str) -> None:
+    """The newest run stands first."""
+    known = readme.read_text(encoding="utf-8") if readme.is_file() else f"# Our runs of record {record.number}\n"
+    title, _, rest = known.partition("\n")
+    write_whole(readme, f"{title}\n\n{text}{rest}")
+
+
+def _row(record: Record, evidence: Evidence) -> dict:
+    facts, apart = evidence.facts, evidence.difference
+    return {
+        "number": record.number,
+        "run": facts["run_id"],
+        "gpus": facts["gpus"],
+        "machine": facts["machine"]["gpu"],
+        "median_ms": "" if evidence.pace_ms is None else f"{evidence.pace_ms:.0f}",
+        "alone_steps": "" if evidence.pace_ms is None else len(evidence.run.train_step),
+        "difference": f"{apart[0]:+.4f}" if apart else "",
+        "compared": apart[1] if apart else "",
+    }
+
+
+def _add_row(table: Path, row: dict) -> None:
+    """One more row, records in their order."""
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(row), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted([*rows, row], key=lambda each: (number_key(each["number"]), each["run"])))
+    write_whole(table, text.getvalue())

@@ -1,0 +1,112 @@
+"""A finished run becomes part of its record: copied whole, told, counted; anything else is refused in one line."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from harness.archive.evidence import comparable, pace, read_evidence
+from harness.archive.find import ROOT, resolve
+from harness.archive.keep import keep
+from harness.archive.published import read_table
+from harness.archive.record import load
+from harness.cli import main
+from harness.errors import UserError
+from timing.log import read_log
+
+
+@pytest.fixture
+def kept():
+    """A run folder of record 13 that the archive holds."""
+    record = resolve("13")
+    return record.logs / record.shown.run
+
+
+@pytest.fixture
+def root(tmp_path, kept):
+    """An archive of record 13 alone, before any run of it was kept."""
+    record = resolve("13")
+    place = tmp_path / "records"
+    shutil.copytree(record.folder, place / record.folder.name, ignore=shutil.ignore_patterns("logs"))
+    shutil.copy(ROOT / "standin.csv", place)
+    rows = [line for line in (ROOT / "shown.csv").read_text().splitlines() if kept.name not in line]
+    (place / "shown.csv").write_text("\n".join(rows) + "\n")
+    return place
+
+
+def changed(folder, place, **facts):
+    """The run folder again, with other facts."""
+    shutil.copytree(folder, place)
+    known = json.loads((place / "run.json").read_text())
+    (place / "run.json").write_text(json.dumps(known | facts))
+    return place
+
+
+def test_a_run_is_kept_whole_told_and_counted(kept, root):
+    record = resolve("13")
+    folder = root / record.folder.name
+    assert keep(kept, root=root).endswith(": record 13, 60 steps on 1x H200, torch 2.11.0+cu130")
+    for path in kept.iterdir():
+        assert (folder / "logs" / kept.name / path.name).read_bytes() == path.read_bytes()
+    assert load(folder).shown == record.shown
+    rows = read_table("shown.csv", root).set_index("run")
+    assert len(rows) == len(read_table("shown.csv"))
+    assert (rows.difference[kept.name], rows.compared[kept.name]) == (0.0048, 5)
+    told = (folder / "logs" / "README.md").read_text()
+    assert told.startswith("# Our runs of record 13\n\n**`2026") and "| 36 | 4.7652 | 4.7604 |" in told
+    assert "(at most 1,287: 160.89 ms x 8)" in " ".join(told.split())
+    with pytest.raises(UserError, match="is kept already"):
+        keep(kept, root=root)
+
+
+def test_times_from_a_shared_card_are_not_told(kept, root):
+    keep(kept, shared=True, root=root)
+    assert "its times say nothing" in (root / resolve("13").folder.name / "logs" / "README.md").read_text()
+    assert pd.isna(read_table("shown.csv", root).set_index("run").median_ms[kept.name])
+
+
+@pytest.mark.parametrize(
+    "facts, said",
+    [
+        ({"outcome": "crashed"}, "did not finish"),
+        ({"fidelity": "smoke"}, "not at real size"),
+        ({"script_sha256": "0" * 64}, "was never frozen as"),
+        ({"slug": "../elsewhere"}, "no record of the archive"),
+    ],
+)
+def test_what_shows_nothing_is_not_kept(kept, root, tmp_path, facts, said):
+    before = sorted(root.rglob("*"))
+    with pytest.raises(UserError, match=said):
+        keep(changed(kept, tmp_path / "run", **facts), root=root)
+    assert sorted(root.rglob("*")) == before
+
+
+def test_the_pace_passes_over_a_clock_set_back_and_two_kinds_of_steps(tmp_path):
+    times = [1000, 2000, 100, 400, 500, 800, 900, 1200]
+    lines = [f"step:{step}/8 train_time:{time}ms step_avg:1.00ms" for step, time in enumerate(times, 1)]
+    (tmp_path / "log.txt").write_text("\n".join(lines))
+    assert pace(read_log(tmp_path / "log.txt")) == 200
+
+
+def test_losses_are_compared_only_under_one_schedule(kept):
+    reference = read_table("standin.csv")
+    facts = json.loads((kept / "run.json").read_text())
+    given = facts["overrides"]
+    assert len(comparable(reference, facts)) == 6
+    for other in ({"num_iterations": "36"}, {"val_tokens": "1048576"}):
+        assert comparable(reference, facts | {"overrides": given | other}).empty
+    assert comparable(reference, facts | {"manifest": {"name": "fineweb10B"}}).empty
+    begun = facts | {"record": "24", "overrides": {"num_iterations": "60", "val_tokens": "1048576"}}
+    assert comparable(reference, begun).empty
+    begun["overrides"]["cooldown_fraction"] = "0.4"
+    assert comparable(reference, begun).empty
+    begun["overrides"]["cooldown_fraction"] = "0.001"
+    assert len(comparable(reference, begun)) == 5
+    assert read_evidence(kept, facts, shared=False).difference == (pytest.approx(0.0048), 5)
+
+
+def test_the_command(kept, tmp_path):
+    said = CliRunner().invoke(main, ["keep", str(changed(kept, tmp_path / "run", outcome="stalled"))])
+    assert said.exit_code == 2 and "only whole runs are kept" in said.output

@@ -1,0 +1,147 @@
+"""Do many things on the cards of one machine, each alone on its own, as soon as they are free:
+
+    python tests/on_cards.py tests/lease.plan --cards 4 --data /tmp/books --out /tmp/lease [--minutes 25]
+
+A line of the plan is a number of cards and a command, such as `2 harness replay 40 --gpus 2`. They start in their
+order; one that needs fewer cards may overtake one that still waits for more. `show 25 36` stands for a replay of record
+25 on one card, its schedule shortened to 36 steps. `{out}` and `{data}` in a command are the two folders; a first word
+`harness` or `python` is that of this Python.
+
+In the out folder: `tasks.csv`, a line for each that has ended (which cards, from when to when in seconds, exit code),
+and what each said; replays go to `runs/` there, for `harness keep`. When the minutes are over, or on a signal, all that
+runs is ended.
+"""
+
+import argparse
+import csv
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from harness.archive.find import resolve  # noqa: E402
+
+FIELDS = ("number", "cards", "began_s", "ended_s", "exit", "command")
+STANDS_FOR = {"harness": [sys.executable, "-m", "harness.cli"], "python": [sys.executable]}
+REPLAY = ["--repeat", "--seed", "1", "--data-dir", "{data}", "--runs-dir", "{out}/runs"]
+SECONDS_TO_END = 20  # between asking a command to end and ending it
+
+
+@dataclass
+class Task:
+    """A command that needs so many cards; once it runs, its process and the cards it has."""
+
+    number: int
+    needs: int
+    command: list[str]
+    process: subprocess.Popen | None = None
+    cards: list[int] = field(default_factory=list)
+    began: float = 0.0
+
+
+def read_plan(text: str, out: Path, data: Path) -> list[Task]:
+    """The tasks of a plan; empty lines and comments are none. Raises ValueError for a line that is neither."""
+    tasks = []
+    for line in text.splitlines():
+        words = shlex.split(line, comments=True)
+        if not words:
+            continue
+        if not words[0].isdigit() or len(words) < 2:
+            raise ValueError(f"not a number of cards and a command: {line!r}")
+        command = show(*words[2:]) if words[1] == "show" else words[1:]
+        filled = [word.replace("{out}", str(out)).replace("{data}", str(data)) for word in command]
+        tasks.append(Task(len(tasks), int(words[0]), [*STANDS_FOR.get(filled[0], filled[:1]), *filled[1:]]))
+    return tasks
+
+
+def show(number: str, steps: str, *more: str) -> list[str]:
+    """A replay of a record in so many steps, with the validations that `records/standin.csv` has at 60."""
+    count = int(steps)
+    every, tokens = (12, 2**21) if count == 60 else (max(1, count // 3), 2**20)
+    ask = ["--scale", str(count / resolve(number).listed.steps), "--set", f"val_loss_every={every}"]
+    return ["harness", "replay", number, "--gpus", "1", *REPLAY, *ask, "--set", f"val_tokens={tokens}", *more]
+
+
+def run(tasks: list[Task], cards: list[int], out: Path, seconds: float) -> None:
+    """All of them, until they are done or the time is over; nothing that was started is left running."""
+    began, waiting, running, free = time.monotonic(), list(tasks), [], list(cards)
+    with (out / "tasks.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(FIELDS)
+        try:
+            while (waiting or running) and time.monotonic() - began < seconds:
+                for task in [task for task in waiting if task.needs <= len(cards)]:
+                    if task.needs <= len(free):
+                        waiting.remove(task)
+                        running.append(start(task, [free.pop(0) for _ in range(task.needs)], out, began))
+                for task in [task for task in running if task.process.poll() is not None]:
+                    running.remove(task)
+                    free = sorted(free + task.cards)
+                    tell(table, file, task, began)
+                if not running and not any(task.needs <= len(cards) for task in waiting):
+                    break
+                time.sleep(0.2)
+        finally:
+            end(running)
+            for task in running:
+                tell(table, file, task, began)
+
+
+def start(task: Task, cards: list[int], out: Path, began: float) -> Task:
+    """Start a task on these cards, its output in a file named by its number."""
+    print(f"{time.monotonic() - began:6.0f} s  cards {cards}  {shlex.join(task.command)}", flush=True)
+    own = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, cards)), "PYTHONUNBUFFERED": "1"}
+    own["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    with (out / f"{task.number:02}.txt").open("wb") as said:
+        task.process = subprocess.Popen(
+            task.command, cwd=ROOT, env=os.environ | own, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    task.cards, task.began = cards, time.monotonic() - began
+    return task
+
+
+def tell(table, file, task: Task, began: float) -> None:
+    """A line on a task that has ended."""
+    cards = " ".join(map(str, task.cards))
+    ended = time.monotonic() - began
+    table.writerow(
+        [task.number, cards, f"{task.began:.0f}", f"{ended:.0f}", task.process.returncode, shlex.join(task.command)]
+    )
+    file.flush()
+
+
+def end(running: list[Task]) -> None:
+    """Ask all to end, as Ctrl-C would, and after a while make them."""
+    for sign in (signal.SIGINT, signal.SIGKILL):
+        for task in running:
+            if task.process.poll() is None:
+                os.killpg(task.process.pid, sign)
+        until = time.monotonic() + SECONDS_TO_END
+        while time.monotonic() < until and any(task.process.poll() is None for task in running):
+            time.sleep(0.1)
+
+
+def main() -> None:
+    """Read the plan, and do it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("plan", type=Path)
+    parser.add_argument("--cards", type=int, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=25)
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    tasks = read_plan(asked.plan.read_text(), asked.out.resolve(), asked.data.resolve())
+    run(tasks, list(range(asked.cards)), asked.out, 60 * asked.minutes)
+
+
+if __name__ == "__main__":
+    main()
