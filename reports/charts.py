@@ -29,7 +29,7 @@ CHARTS = {
             "attribution", attribution.draw, ("gains",), "How much came from fewer steps and how much from faster ones"
         ),
         Chart("curves", curves.draw, ("curves",), "Validation loss against steps, tokens and seconds"),
-        Chart("machine", machine.draw, ("replays",), "Replayed times against the listed ones"),
+        Chart("machine", machine.draw, ("replays",), "Replayed times over the listed ones"),
         Chart("significance", significance.draw, ("losses", "summary"), "Final losses of every run against the target"),
     )
 }

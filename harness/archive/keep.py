@@ -11,13 +11,12 @@ from harness.archive.evidence import Evidence, paragraph, read_evidence
 from harness.archive.find import ROOT, discover, number_key
 from harness.archive.record import FACTS as RECORD_FACTS
 from harness.archive.record import Record
-from harness.archive.run_folder import FACTS
+from harness.archive.run_folder import FACTS, SHOWN
 from harness.archive.shown import proof, read_run, with_shown
 from harness.errors import UserError
 from harness.files import write_whole
 
 README = "README.md"
-ROWS = "shown.csv"
 
 
 def keep(folder: Path, shared: bool = False, root: Path | str | None = None) -> str:
@@ -34,7 +33,7 @@ def keep(folder: Path, shared: bool = False, root: Path | str | None = None) -> 
     evidence = read_evidence(folder, facts, shared, root)
     _copy(folder, place)
     _tell(record.logs / README, record, paragraph(evidence, record))
-    _add_row(Path(root or ROOT) / ROWS, _row(record, evidence))
+    _add_row(Path(root or ROOT) / SHOWN, _row(record, evidence))
     toml = record.folder / RECORD_FACTS
     write_whole(toml, with_shown(toml.read_text(encoding="utf-8"), proof(record.logs, record.sha256)))
     return f"{place}: record {record.number}, {evidence.run.steps:,} steps on {evidence.machine}"

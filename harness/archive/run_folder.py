@@ -3,3 +3,4 @@
 LOG, FACTS = "log.txt", "run.json"
 STDOUT, STDERR = "stdout.txt", "stderr.txt"
 RANKS = "ranks"  # folder of torchrun's own log files, while the job runs
+SHOWN = "shown.csv"  # beside the records: a row for each run kept in their `logs/`

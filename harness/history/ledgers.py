@@ -1,6 +1,5 @@
 """A record's time ledger, filled from the leaderboard, the public logs, others' re-timings and our own replays."""
 
-import math
 from collections.abc import Iterable
 
 from harness.archive.leaderboard import Retimed
@@ -46,10 +45,10 @@ def _replayed(run) -> list[Entry]:
     """The entries of one of our own runs."""
     entries = []
     note = f"{run.fidelity}, {run.steps:,} steps" if run.fidelity == "shortened" else run.fidelity
-    if run.complete and run.minutes and run.minutes > 0:
+    if run.complete and _known(run.minutes):
         own = Entry("re-timed", run.minutes * 60, run.machine, run.ranks, 1, note=note)
         entries.append(own)
-        if run.witness_ratio and run.witness_ratio > 0:
+        if _known(run.witness_ratio):
             seen = own.seconds * run.witness_ratio
             entries.append(Entry("witnessed", seen, f"{run.machine}, the launcher's clock", run.ranks, 1, note=note))
         if run.ranks != 8 and run.fidelity != "shortened":
@@ -71,8 +70,13 @@ def projected(run, full_steps: float) -> tuple[float | None, str]:
     """
     share = run.ranks / GPUS
     scale = "" if share == 1 else f" × {run.ranks}/{GPUS}"
-    if run.complete and run.minutes and run.fidelity != "shortened":
+    if run.complete and _known(run.minutes) and run.fidelity != "shortened":
         return run.minutes * share, f"time{scale}" if scale else "measured"
-    if run.step_ms and full_steps and not math.isnan(full_steps):
+    if _known(run.step_ms) and _known(full_steps):
         return run.step_ms * full_steps / 60_000 * share, f"median step × all steps{scale}"
     return None, ""
+
+
+def _known(figure: float | None) -> bool:
+    """Whether there is such a figure; a table says so by nan, a row by None."""
+    return figure is not None and figure > 0

@@ -3,13 +3,14 @@
 A run folder is somebody's file: every text from it is stripped of control characters and cut to a field's length.
 """
 
+import csv
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
 from harness.archive.record import Record
-from harness.archive.run_folder import FACTS, LOG
+from harness.archive.run_folder import FACTS, LOG, SHOWN
 from harness.replay.fidelity import LABELS
 from harness.replay.runs import read
 from timing.log import read_log
@@ -25,7 +26,21 @@ def read_run(folder: Path) -> tuple[dict, Run]:
     run, facts = read_log(folder / LOG), read(folder)
     if facts is None:
         raise LogError(f"{FACTS} cannot be read")
-    return _row(folder, facts, run), run
+    return _row(folder, facts, run) | _told(folder, len(run.train_step)), run
+
+
+def _told(folder: Path, steps: int) -> dict:
+    """What `shown.csv` knows better of a kept run's times than its log: a card that it shared for a while makes the
+    whole time meaningless, one that it shared throughout also the pace."""
+    table = folder.parents[2] / SHOWN if folder.parent.name == "logs" else Path()
+    if not table.is_file():
+        return {}
+    with table.open(newline="", encoding="utf-8") as file:
+        told = next((row for row in csv.DictReader(file) if row["run"] == folder.name), None)
+    if told is None or told["alone_steps"] == str(steps):
+        return {}
+    step_ms = float(told["median_ms"]) if told["median_ms"] else None
+    return {"step_ms": step_ms, "minutes": None, "witness_ratio": None}
 
 
 def runs_of(record: Record, runs_dir: Path) -> list[SimpleNamespace]:

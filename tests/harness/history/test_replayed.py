@@ -55,6 +55,16 @@ def test_a_run_with_its_curve_pace_and_witness(tmp_path):
     assert list(replays.curves.val_loss) == [10.8258, 3.2781]
 
 
+@pytest.mark.parametrize(
+    "row, pace, minutes", [("480,4", 480.0, 1940 / 60_000), ("470,2", 470.0, None), (",", None, None)]
+)
+def test_a_kept_run_has_the_times_that_its_card_to_itself_gave(tmp_path, row, pace, minutes):
+    write_run(tmp_path / "2025-10-04-backout" / "logs" / "a")
+    (tmp_path / "shown.csv").write_text(f"run,median_ms,alone_steps\nb,1,4\na,{row}\n")
+    run = read_replays(tmp_path / "none", tmp_path).runs.iloc[0]
+    assert (run.step_ms, run.minutes) == (pace, minutes) and (run.witness_ratio is None) == (minutes is None)
+
+
 def test_a_committed_run_counts_once(tmp_path):
     run = write_run(tmp_path / "runs" / "slug" / "a")
     shutil.copytree(run, tmp_path / "records" / "2025-10-04-backout" / "logs" / "a")
