@@ -21,6 +21,7 @@ from reports.inline import Inliner
 from reports.style import DARK, LIGHT, Theme
 
 TEMPLATES = Path(__file__).parent / "templates"
+SCRIPTS = ("table.js", "curves.js", "page.js")  # of the page, in this order
 TARGET = 3.28
 GPUS = 8
 DIFFS_BYTES = 1_500_000
@@ -64,7 +65,7 @@ def render(page: Page) -> str:
     drawn = {name: _figure(inliner, name, figure) for name, figure in page.figures.items()}
     cards = _cards(page)
     style = "\n".join((_variables(), (TEMPLATES / "page.css").read_text(), inliner.stylesheet()))
-    script = (TEMPLATES / "page.js").read_text()
+    script = "\n".join((TEMPLATES / name).read_text() for name in SCRIPTS)
     timed = page.table.dropna(subset=["listed_minutes"])
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
