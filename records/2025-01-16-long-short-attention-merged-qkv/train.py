@@ -8,6 +8,8 @@ New        The query, key and value matrices of a layer are one parameter with t
            lags while windows are short and catches up in the cooldown. Attention logits are scaled by 0.12 in place of
            1/sqrt(head_dim) = 0.088, which saved about 20 steps, and Adam's epsilon is 1e-10 in place of 1e-8, which
            saved about 10: the head starts at zero and its first gradients are tiny.
+           As query, key and value have no module of their own any more, no matrix has: each is a parameter, drawn or
+           zeroed where it is made and rounded to bf16 where it is used.
 Parent     19 (2025-01-13): the head's matmuls in fp8.
 Credit     @leloykun, @fernbear.bsky.social, @YouJiacheng, @brendanh0gan, @scottjmaddox, @Grad62304977
 Source     https://github.com/KellerJordan/modded-nanogpt
