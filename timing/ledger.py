@@ -56,9 +56,9 @@ class Difference:
         return abs(self.share) > DISAGREES_ABOVE
 
     def __str__(self) -> str:
-        word = "DISAGREES" if self.disagrees else "differs"
-        shown = f"listed {self.listed / 60:.3f} min, logged {self.logged / 60:.3f} min"
-        return f"{word}: {shown} ({100 * self.share:+.2f}%)"
+        listed, logged = f"{self.listed / 60:.3f}", f"{self.logged / 60:.3f}"
+        word = "DISAGREES" if self.disagrees else "agrees" if listed == logged else "differs"
+        return f"{word}: listed {listed} min, logged {logged} min ({100 * self.share:+.2f}%)"
 
 
 @dataclass(frozen=True)

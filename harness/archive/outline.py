@@ -3,12 +3,13 @@
 import ast
 import re
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 OPENING = "Claim and imports"  # what stands before the first banner
 
 _RULE = re.compile(r"# ?-{40,}\s*$")
 _HEAD = re.compile(r"(?:async def|def|class)\s+(\w+)")
+_COLUMNS = re.compile(r"\S {2,}\S")
 
 
 def lines_of(source: str) -> list[str]:
@@ -83,7 +84,8 @@ def docstring(source: str) -> str:
 def claim(source: str) -> dict[str, str]:
     """The entries of the opening docstring by their keys ("New", "Parent", ...), each joined to running text.
 
-    An entry is a word at the start of a line, spaces, and text that goes on in indented lines.
+    An entry is a word at the start of a line, spaces, and text that goes on in indented lines. A line of columns stays
+    a line.
     """
     entries, key = {}, None
     for line in docstring(source).splitlines()[1:]:
@@ -94,7 +96,20 @@ def claim(source: str) -> dict[str, str]:
             entries[key].append(line.strip())
         else:
             key = None
-    return {key: " ".join(parts) for key, parts in entries.items()}
+    return {key: _joined(parts) for key, parts in entries.items()}
+
+
+def _joined(lines: list[str]) -> str:
+    """Lines of prose as one line; those set in columns, as the rows of a table are, by themselves."""
+    text = lines[0]
+    for before, line in pairwise(lines):
+        text += ("\n" if in_columns(before) or in_columns(line) else " ") + line
+    return text
+
+
+def in_columns(line: str) -> bool:
+    """Whether a line, its indentation aside, is set in columns: blanks stand together between its words."""
+    return _COLUMNS.search(line) is not None
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,8 @@ def _header(view: View, records: tuple[Record, Record], sources: list[str], part
     before, said = (claim(source).get("New", "") for source in sources)
     if said and said != before:
         view.line()
-        view.line(textwrap.fill(said, min(view.options.width, 110), initial_indent="  ", subsequent_indent="  "))
+        for line in said.split("\n"):
+            view.line(textwrap.fill(line, min(view.options.width, 110), initial_indent="  ", subsequent_indent="  "))
     view.line()
     view.line(summary(parts), "dim")
 

@@ -3,13 +3,16 @@
 import re
 import textwrap
 
+from harness.archive.outline import in_columns
+
 _START = re.compile(r"(?P<indent> *)(?P<head>[A-Z]\w+ {2,}|[-*] )?(?P<text>\S.*)")
 
 
 def reflow(text: str, width: int) -> list[str]:
     """The lines of `text`, none longer than `width` where blanks allow it; as they are if all of them fit.
 
-    Paragraphs are set anew as wholes. A keyed line (`New      ...`) or an item (`- ...`) keeps its hanging indentation.
+    Paragraphs are set anew as wholes. A keyed line (`New      ...`) or an item (`- ...`) keeps its hanging indentation,
+    and a line in columns stands by itself; what stands in the right half of the page moves under the line before it.
     """
     lines = text.splitlines()
     if all(len(line) <= width for line in lines):
@@ -28,11 +31,15 @@ def reflow(text: str, width: int) -> list[str]:
         if match is None:
             finish()
             done.append("")
-        elif words and not match["head"] and len(match["indent"]) == hang:
-            words.append(match["text"].strip())
-        else:
+            continue
+        aside = len(match["indent"]) > width // 2
+        alone = aside or in_columns(match["text"])
+        if alone or not words or match["head"] or len(match["indent"]) != hang:
             finish()
-            prefix, hang = line[: match.start("text")], match.start("text")
-            words.append(match["text"].strip())
+            hang = hang if aside else match.start("text")
+            prefix = line[: match.start("text")][:hang]
+        words.append(match["text"].strip())
+        if alone:
+            finish()
     finish()
     return done

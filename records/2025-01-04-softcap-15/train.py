@@ -92,7 +92,7 @@ class Settings:
 
     # Attention window, in blocks
     window_block: int = 128
-    final_window: float = 13.5  # the window grows in a straight line, rounded down, from one block to this and one
+    final_window: float = 13.5  # the window grows in a straight line, rounded down, from one block to this plus one
     rotary_base: int = 1024
 
     # Learning rate and optimizers

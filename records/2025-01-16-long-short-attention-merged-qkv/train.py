@@ -4,10 +4,12 @@ Claim      2.992 minutes (1,393 steps at 129.81 ms, 179.527 s in the public log)
            runs of the authors average 3.2787 (p = 0.0001). Target: 3.28.
 Hardware   8x NVIDIA H100 80GB HBM3, a nightly PyTorch 2.7; 524,288 tokens per step.
 New        The query, key and value matrices of a layer are one parameter with three dimensions and one matmul; Muon
-           takes it for a batch of three. Only layers 0, 4 and 11 see the whole window, the others half of it: the loss
-           lags while windows are short and catches up in the cooldown. Attention logits are scaled by 0.12 in place of
-           1/sqrt(head_dim) = 0.088, which saved about 20 steps, and Adam's epsilon is 1e-10 in place of 1e-8, which
-           saved about 10: the head starts at zero and its first gradients are tiny.
+           takes it for a batch of three. Only layers 0, 4 and 11 see the whole window, the others half of it, at half
+           the work: the loss lags while windows are short and catches up in the cooldown. Attention logits are scaled
+           by 0.12 in place of 1/sqrt(head_dim) = 0.088, which saved about 20 steps, and Adam's epsilon is 1e-10 in
+           place of 1e-8, which saved about 10: the head starts at zero and its first gradients are tiny.
+           As query, key and value have no module of their own any more, no matrix has: each is a parameter, drawn or
+           zeroed where it is made and rounded to bf16 where it is used.
 Parent     19 (2025-01-13): the head's matmuls in fp8.
 Credit     @leloykun, @fernbear.bsky.social, @YouJiacheng, @brendanh0gan, @scottjmaddox, @Grad62304977
 Source     https://github.com/KellerJordan/modded-nanogpt

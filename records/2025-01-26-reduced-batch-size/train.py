@@ -3,10 +3,10 @@
 Claim      2.933 minutes (1,770 steps at 100.00 ms, 176.003 s in the public log). Validation loss 3.2808 in that log and
            3.2774 in another (n = 2: 3.2791); 81 runs of the authors average 3.2787 (p = 2e-8). Target: 3.28.
 Hardware   8x NVIDIA H100 80GB HBM3, a nightly PyTorch 2.7; 1,770 steps of 393,216 tokens.
-New        A quarter fewer tokens in a step, more steps, and 5% fewer tokens in all. Validation takes rows of 262,144
+New        A quarter fewer tokens in a step, more steps, and 5 % fewer tokens in all. Validation takes rows of 262,144
            tokens, in which fewer documents are cut (0.0015 nats). The fp8 scales follow: 512 in place of 32 for the
            head's weights, whose small values were lost at the end of the range, and 2^19 in place of 2^29 for the
-           gradient.
+           gradient: 1 s less and up to 0.01 nats, say the authors.
 Parent     20 (2025-01-16): merged QKV, long and short windows.
 Credit     @leloykun; fp8 kernels: @YouJiacheng
 Source     https://github.com/KellerJordan/modded-nanogpt

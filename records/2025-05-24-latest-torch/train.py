@@ -5,7 +5,7 @@ Claim      3.014 minutes (1,770 steps at 102.17 ms, 180.832 s in the public log)
 Hardware   8x NVIDIA H100 80GB HBM3, a nightly PyTorch 2.8; 1,770 steps of 393,216 tokens.
 New        PyTorch, and the units in which the head works. The training loss is the sum over a row's tokens, no longer
            their mean. The logits' sigmoid is wider by sqrt(model_dim), and the head's weights and learning rate are
-           larger by as much: the same function, but for 0.8% of the head's learning rate. The fp8 scales now follow
+           larger by as much: the same function, but for 0.8 % of the head's learning rate. The fp8 scales now follow
            from bounds: the largest activation possible, a weight of 24 and a gradient of 1 each fill the range. The
            warmup takes random tokens.
 Parent     21b (2025-02-01): 21 under the rules of February 2025.

@@ -7,7 +7,8 @@ New        Smear: each token's embedding takes in a share of the embedding befor
            a learned strength, 0 at first, times a gate that reads 12 channels of the token's own embedding: what a
            token follows is then known without spending attention on it. It is not stopped at the start of a
            document. Trained, the share is around 0.07.
-           Also: 1,660 -> 1,645 steps, and the scalar vector has 72 entries, of which smear uses one of the new.
+           Also: 1,660 -> 1,645 steps, some 5 of them by the smear, the author estimates, as the parent had loss to
+           spare; the scalar vector has 72 entries, of which smear uses one of the new.
 Parent     33 (2025-09-15): the loader indexes ahead.
 Credit     @classiclarryd
 Source     https://github.com/KellerJordan/modded-nanogpt/pull/130

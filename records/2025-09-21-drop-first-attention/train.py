@@ -4,9 +4,11 @@ Claim      2.527 minutes on the leaderboard; its ten public logs average 151.591
            Validation loss 3.2782 ± 0.0012 (n = 10, one-sided p = 0.0005 against the target of 3.28), FineWeb.
 Hardware   8x NVIDIA H100 80GB HBM3, PyTorch 2.9.0.dev20250724+cu126; 1,680 steps of 393,216 tokens, 90.19 ms each.
 New        Layer 0 is gone: it had lost its MLP before (30), now it loses its attention, and with it its mixing with the
-           embedding, its value embedding and its skip to layer 11. The others keep their numbers.
+           embedding, its value embedding and its skip to layer 11. The others keep their numbers. In the logs a step
+           is 2.7 ms shorter, which pays for 35 steps more.
            Also: a schedule of 1,640 steps and an extension of 40 at its final values instead of 1,645 steps; in the
-           last validation both long layers see 20 blocks, not the last layer alone.
+           last validation both long layers see 20 blocks, not the last layer alone. Each is worth 0.001, says the
+           author.
 Parent     34 (2025-09-18): embedding smear.
 Credit     @classiclarryd
 Source     https://github.com/KellerJordan/modded-nanogpt/pull/131
@@ -557,12 +559,9 @@ class Muon:
 
 
 def learning_rate_multiplier(step: int) -> float:
-    """1, then down in a straight line to the floor, then flat through the extension."""
+    """1, then down in a straight line to the floor, then flat through the extension, a hair above it."""
     scheduled = settings.num_iterations - settings.extension_iterations
-    left = 1 - min(0.9999, step / scheduled)
-    if left > settings.cooldown_fraction:
-        return 1.0
-    share = left / settings.cooldown_fraction
+    share = min(1.0, (1 - min(0.9999, step / scheduled)) / settings.cooldown_fraction)
     return share + (1 - share) * settings.final_learning_rate
 
 

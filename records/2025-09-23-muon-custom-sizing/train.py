@@ -8,7 +8,7 @@ New        No padding in Muon's large groups. Ten attention parameters padded to
            left ranks idle; now query, key, value and output matrices are stored in one buffer declared in the MLP
            matrices' shape, and the 32 together make two groups of 16: every one of 8 ranks orthogonalises two in each,
            and a fifth fewer bytes travel. In memory nothing has moved: what was four square matrices still is, and is
-           orthogonalised as such.
+           orthogonalised as such. On the same machine the author timed 35 at 150.384 s: some 0.7 s are gained.
 Parent     35 (2025-09-21): first attention layer dropped.
 Credit     @classiclarryd
 Source     https://github.com/KellerJordan/modded-nanogpt/pull/132
@@ -574,12 +574,9 @@ class Muon:
 
 
 def learning_rate_multiplier(step: int) -> float:
-    """1, then down in a straight line to the floor, then flat through the extension."""
+    """1, then down in a straight line to the floor, then flat through the extension, a hair above it."""
     scheduled = settings.num_iterations - settings.extension_iterations
-    left = 1 - min(0.9999, step / scheduled)
-    if left > settings.cooldown_fraction:
-        return 1.0
-    share = left / settings.cooldown_fraction
+    share = min(1.0, (1 - min(0.9999, step / scheduled)) / settings.cooldown_fraction)
     return share + (1 - share) * settings.final_learning_rate
 
 

@@ -23,6 +23,7 @@ Not as published, without effect on the mathematics:
   - The element-wise Adam update is fused and computed in fp32 (published: one bf16 rounding per operation).
   - Muon's chunks may hold both kinds of matrix, so that its grouping is right at 1, 2 and 4 ranks as well.
   - Optimizer state exists before the clock starts, and is zeroed after the warmup rather than dropped.
+  - Validation caps its logits in fp32 (published: in bf16, which is computed in fp32 registers when compiled).
 With an effect on it, should it ever happen:
   - Once fp8 clips a thousandth of the head's weights, the head goes on in bf16, and the log says so.
 """
@@ -581,12 +582,9 @@ class Muon:
 
 
 def learning_rate_multiplier(step: int) -> float:
-    """1, then down in a straight line to the floor, then flat through the extension."""
+    """1, then down in a straight line to the floor, then flat through the extension, a hair above it."""
     scheduled = settings.num_iterations - settings.extension_iterations
-    left = 1 - min(0.9999, step / scheduled)
-    if left > settings.cooldown_fraction:
-        return 1.0
-    share = left / settings.cooldown_fraction
+    share = min(1.0, (1 - min(0.9999, step / scheduled)) / settings.cooldown_fraction)
     return share + (1 - share) * settings.final_learning_rate
 
 

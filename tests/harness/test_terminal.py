@@ -32,3 +32,15 @@ def test_prose_that_fits_is_left_alone_and_other_prose_is_set_anew():
         *("New        one two", "           three four", "           five", "", "  - an item that goes", "    on"),
         "plain words",
     ]
+
+
+def test_a_table_stays_a_table_when_prose_is_set_anew():
+    text = "New        one two three four\n           five:\n             a   1\n             bc  2\n           six"
+    assert reflow(text, 27) == [
+        *("New        one two three", "           four five:"),
+        *("             a   1", "             bc  2", "           six"),
+    ]
+    aside = "Run        start --all     with all\n" + " " * 27 + "of them\n           start"
+    assert reflow(aside, 33) == [
+        *("Run        start --all     with", "           all", "           of them", "           start"),
+    ]

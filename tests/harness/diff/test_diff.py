@@ -57,6 +57,8 @@ def test_sections_scopes_and_claim():
     assert where["    @property"] == where["    # why it is so"] == "class Block › def width"
     assert where["    return (x * scale).to(x.dtype)"] == "def norm"
     assert claim(SCRIPT) == {"Claim": "45 minutes. On 8 GPUs.", "New": "The first one of all.", "Parent": "none"}
+    table = SCRIPT.replace("of all.\n", "of all:\n           one  3.3\n           two  3.2\n           An end.\n")
+    assert claim(table)["New"] == "The first one of all:\none  3.3\ntwo  3.2\nAn end."
 
 
 def test_outline_of_what_is_no_python():

@@ -41,6 +41,12 @@ def test_the_report_begins_with_what_is_new(two):
     assert "its claim, rewritten" not in diff(*two, colour=False, whole=True)
 
 
+def test_a_table_in_what_is_new_stays_a_table(two):
+    path = Path(two[1]) / "train.py"
+    path.write_text(path.read_text().replace("Backout.\n", "Backout:\n           before  3.3\n           then  3.2\n"))
+    assert "  The first one of all. Backout:\n  before  3.3\n  then  3.2\n" in diff(*two, colour=False)
+
+
 def test_a_copy_does_not_boast_with_what_its_parent_brought(two):
     old, new = two
     (Path(new) / "train.py").write_text((Path(old) / "train.py").read_text() + "# more\n")
