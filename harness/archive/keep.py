@@ -35,7 +35,7 @@ def keep(folder: Path, shared: bool = False, root: Path | str | None = None) -> 
     _tell(record.logs / README, record, paragraph(evidence, record))
     _add_row(Path(root or ROOT) / SHOWN, _row(record, evidence))
     toml = record.folder / RECORD_FACTS
-    write_whole(toml, with_shown(toml.read_text(encoding="utf-8"), proof(record.logs, record.sha256)))
+    write_whole(toml, with_shown(toml.read_text(encoding="utf-8"), proof(record.logs, record.sha256, record.shown)))
     return f"{place}: record {record.number}, {evidence.run.steps:,} steps on {evidence.machine}"
 
 

@@ -44,9 +44,11 @@ def problems(shown: dict) -> list[str]:
     return wrong
 
 
-def proof(logs: Path, digest: str) -> Shown:
-    """The longest finished run in `logs` of the script with this SHA-256, at real size and on GPUs."""
-    return max(_runs(logs, digest), key=lambda shown: shown.steps, default=Shown())
+def proof(logs: Path, digest: str, known: Shown | None = None) -> Shown:
+    """The longest finished run in `logs` of the script with this SHA-256, at real size and on GPUs. Without one, the
+    reason that is `known`, if it is one."""
+    none = known if known and known.run == NONE else Shown()
+    return max(_runs(logs, digest), key=lambda shown: shown.steps, default=none)
 
 
 def _runs(logs: Path, digest: str):

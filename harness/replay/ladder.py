@@ -16,8 +16,9 @@ from harness.files import write_whole
 from harness.replay import runs
 from harness.replay.cost import Cost, announce_cost, cost_of
 from harness.replay.outcome import Result
-from harness.replay.plan import Options
-from harness.replay.replay import Stage, ask_trust, perform, settle, usable_machine
+from harness.replay.plan import Options, make_plan
+from harness.replay.replay import Stage, announce, ask_trust, fetch, perform, usable_machine
+from harness.replay.torchrun import check_port
 
 FILE = "ladder.json"
 
@@ -93,15 +94,16 @@ def set_stages(records: list[Record], options: Options, console: Console) -> lis
     machine = usable_machine()
     smoke = options.smoke or not machine.gpus
     steps = {} if smoke else equal_steps(records, options.scale)
-    settled = []
+    plans = []
     for record in records:
         ask_trust(record, options.trust or options.dry_run)
         own = options
         if not smoke:
-            changed = steps[record.slug] != record.listed.steps
-            given = (*options.assignments, *([f"num_iterations={steps[record.slug]}"] if changed else []))
-            own = dataclasses.replace(options, scale=1.0, assignments=given)
-        settled.append(settle(record, own, machine, console))
+            own = dataclasses.replace(options, scale=steps[record.slug] / record.listed.steps)
+        plans.append(make_plan(record, own, machine))
+    check_port(options.nodes)
+    announce(plans, console)
+    settled = [(plan, fetch(plan, options, console)) for plan in plans]
     digests = "".join(plan.digest(manifest) for plan, manifest in settled)
     keys = [hashlib.sha256(f"ladder {digests} {rung}".encode()).hexdigest()[:16] for rung in range(len(settled))]
     earlier = [runs.of_plan(options.runs_dir, plan.record.slug, key) for (plan, _), key in zip(settled, keys)]

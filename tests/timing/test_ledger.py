@@ -34,6 +34,7 @@ def test_known_inconsistencies_are_shown_and_flagged_above_one_percent(number, p
 
 def test_the_difference_is_written_out():
     assert str(published("40").difference()) == "differs: listed 2.358 min, logged 2.345 min (-0.55%)"
+    assert str(published("39").difference()) == "agrees: listed 2.447 min, logged 2.447 min (-0.01%)"
 
 
 def test_times_of_other_hardware_are_not_compared():

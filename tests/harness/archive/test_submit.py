@@ -113,8 +113,11 @@ def test_a_frozen_script_that_changed_is_frozen_again_only_when_asked(draft, con
     (draft / "train.py").write_text("print('another')\n")
     with pytest.raises(UserError, match="--again"):
         submit.freeze(draft)
+    facts = draft / "record.toml"
+    facts.write_text(with_shown(facts.read_text(), Shown(reason="it waits for a GPU")))
     submit.freeze(draft, again=True)
     assert load(draft).sha256 == hashlib.sha256(b"print('another')\n").hexdigest()
+    assert load(draft).shown.reason == "it waits for a GPU"
 
 
 def test_a_script_that_changes_under_test_is_not_frozen(draft, monkeypatch):

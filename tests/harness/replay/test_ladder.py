@@ -6,15 +6,19 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
-from harness.archive.find import discover
+from harness.archive.find import discover, resolve
 from harness.archive.record import Listed
 from harness.cli import main
 from harness.errors import UserError
 from harness.history import inside
 from harness.machine import Gpu
-from harness.replay.ladder import equal_steps, rungs
+from harness.replay.ladder import equal_steps, rungs, set_stages
+from harness.replay.plan import Options
 from harness.tokens.synthetic import ensure_synthetic
+
+ROOT = Path(__file__).parents[3] / "records"
 
 
 @pytest.fixture
@@ -71,6 +75,7 @@ def test_a_ladder_is_climbed_up_and_down_and_taken_up_again(ladder):
     min(Path("runs").glob("*custom-batching/*/run.json")).unlink()
     assert ladder("39", "40", "--rounds", "3").exit_code == 0
     assert made()[-1] == ("39", 0) and len(made()) == 6
+    assert result.output.count("smoke replay") == 1
 
 
 def test_time_and_money_are_told_before_anything_starts(ladder, fake_machine, monkeypatch):
@@ -87,6 +92,17 @@ def test_time_and_money_are_told_before_anything_starts(ladder, fake_machine, mo
     assert "the published step, by GPUs" in result.output and "2,621,440" in result.output
     refused = ladder(*asked, "--budget", "60")
     assert refused.exit_code == 2 and "is beyond --budget 60" in refused.stderr and made() == []
+
+
+def test_a_shortened_rung_follows_its_whole_schedule(fake_machine, monkeypatch, tmp_path):
+    eight = (Gpu("NVIDIA H100 80GB HBM3", 79.1, (9, 0)),) * 8
+    monkeypatch.setattr("harness.replay.replay.this_machine", lambda: dataclasses.replace(fake_machine, gpus=eight))
+    ensure_synthetic(tmp_path / "books")
+    records = [resolve(number, ROOT) for number in ("05", "12")]
+    options = Options(scale=0.1, data_dir=tmp_path / "books", repeat=True, trust=True)
+    first, second = (stage.plan.overrides for stage in set_stages(records, options, Console()))
+    assert first == {"num_iterations": 188, "cooldown_iterations": 53}
+    assert second == {"num_iterations": 188, "cooldown_iterations": 56}
 
 
 RUNG = {"record": "39", "title": "a", "tokens_per_step": 4, "step_ms": [40.0, 44.0], "losses": [3.5, 3.4]}
