@@ -21,6 +21,7 @@ from harness.referee.source.words import (
     RUNS_TEXT,
 )
 
+_READ = (ast.Name, ast.Attribute, ast.Subscript, ast.Call, ast.AugAssign, ast.ImportFrom)
 _COMPILER_PARTS = {"_inductor", "_dynamo", "_functorch"}
 
 
@@ -40,9 +41,9 @@ class Fact:
 def compiler_facts(names: Names) -> list[dict]:
     """All facts about compiler settings in the modules of `names`, as plain dictionaries."""
     found = [] if names.settled else [Fact("undecided", "aliases of aliases without end", "", "", 1)]
-    for module, nodes in names.nodes.items():
+    for module in names.nodes:
         reader = _Reader(names, module)
-        for node in nodes:
+        for node in names.of(*_READ, module=module):
             reader.read(node)
         found += reader.found
     return [asdict(fact) for fact in dict.fromkeys(found)]
