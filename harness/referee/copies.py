@@ -168,7 +168,7 @@ def _losses_under_noise(entries: tuple[Entry, ...]) -> str:
 def _timed(entries: tuple[Entry, ...]):
     """(entries, times in ms of shape (runs, steps)) for each set of runs that log the same steps, all of them timed."""
     timed = defaultdict(list)
-    for entry in entries:
+    for entry in entries if len(entries) > 1 else ():
         if len(entry.run.train_step) >= COPY_TIMES and np.isfinite(entry.run.train_time_ms).all():
             timed[entry.run.train_step.tobytes()].append(entry)
     for group in timed.values():
