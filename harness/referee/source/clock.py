@@ -32,11 +32,11 @@ def clock_facts(names: Names) -> dict:
     timed = _timed_names(names)
     replaced, scaled, printed = [], [], set()
     for node in names.of(*_REPLACING):
-        if what := _replaces(names, node):
-            replaced.append([what, names.module_of[node], node.lineno])
+        if type(getattr(node, "ctx", None)) is not ast.Load and (what := _replaces(names, node)):
+            replaced.append([what, names.module_of(node), node.lineno])
     for node in names.of(ast.BinOp, ast.AugAssign):
         if (number := _scales(names, node, timed)) is not None:
-            scaled.append([_SIGNS.get(type(node.op), "?"), number, names.module_of[node], node.lineno])
+            scaled.append([_SIGNS.get(type(node.op), "?"), number, names.module_of(node), node.lineno])
     for node in names.of(ast.JoinedStr):
         printed |= {_is_timed(names, value, timed) for value in _printed_times(node)}
     source = "" if not printed else "clock" if printed == {True} else "other"

@@ -53,9 +53,9 @@ def _val_tokens(names: Names) -> list:
         for target, value in given:
             name = getattr(target, "id", None) or getattr(target, "attr", None) or getattr(target, "arg", None)
             if name == "val_tokens" and not isinstance(node, ast.AugAssign):
-                found.append([whole_number(value), names.module_of[node], value.lineno])
+                found.append([whole_number(value), names.module_of(node), value.lineno])
             elif name == "val_tokens":
-                found.append([None, names.module_of[node], value.lineno])
+                found.append([None, names.module_of(node), value.lineno])
     return found
 
 

@@ -70,7 +70,7 @@ def habit_facts(names: Names) -> dict:
 
 
 def _place(names: Names, node: ast.AST) -> tuple[str, int]:
-    return names.module_of[node], node.lineno
+    return names.module_of(node), node.lineno
 
 
 def _long_literal(node: ast.Constant) -> str:

@@ -48,8 +48,7 @@ class Names(Nodes):
         super().__init__(modules)
         self._binders: dict[tuple[ast.AST, str], ast.AST | None] = {}
         self._resolved: dict[ast.AST, set[str]] = {}
-        scopes = (node for nodes in self.nodes.values() for node in nodes if type(node) in SCOPES)
-        self._bound: dict[ast.AST, set[str]] = {scope: set() for scope in scopes}
+        self._bound: dict[ast.AST, set[str]] = {scope: set() for scope in self.of(*SCOPES)}
         self._origins: dict[tuple[ast.AST, str], set[str]] = {}
         self._values: dict[tuple[ast.AST, str], list[ast.AST]] = {}
         self._bindings: Counter = Counter()
@@ -153,7 +152,7 @@ class Names(Nodes):
             elif function == "builtins.vars":
                 found |= {f"{base}.__dict__" for base in self._trace(first, depth + 1)}
             elif function in ("builtins.globals", "builtins.locals"):
-                found.add(f"@{self.module_of[node]}.__dict__")
+                found.add(f"@{self.module_of(node)}.__dict__")
             elif function == "functools.partial":
                 found |= self._trace(first, depth + 1)
         return found
@@ -197,7 +196,7 @@ class Names(Nodes):
         """One round of following imports and assignments; True if anything new was learnt."""
         before = sum(map(len, self._origins.values()))
         for node in self._imports:
-            name = self.module_of[node]
+            name = self.module_of(node)
             tree = self.modules[name]
             if isinstance(node, ast.ImportFrom):
                 self._import_from(node, name, tree)

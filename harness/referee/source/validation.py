@@ -56,11 +56,11 @@ def _val_share(names: Names) -> list:
             literal = names.value(node.right) if isinstance(node.right, (ast.Constant, ast.Name)) else ...
             shrinks = type(literal) in (int, float) and literal != 1 and _mentions(names, node.left, counts)
             if shrinks and literal not in _sizes(names):
-                found.append([ast.unparse(node)[:60], names.module_of[node], node.lineno])
+                found.append([ast.unparse(node)[:60], names.module_of(node), node.lineno])
         elif isinstance(node, ast.Call) and _cuts(names, node, counts):
-            found.append([ast.unparse(node)[:60], names.module_of[node], node.lineno])
+            found.append([ast.unparse(node)[:60], names.module_of(node), node.lineno])
         elif isinstance(node, ast.For) and _mentions(names, node.iter, counts) and any(map(_leaves, node.body)):
-            found.append(["a loop over validation batches that is left early", names.module_of[node], node.lineno])
+            found.append(["a loop over validation batches that is left early", names.module_of(node), node.lineno])
     return found
 
 
@@ -96,16 +96,14 @@ def _globs(names: Names) -> list:
     """File patterns that take validation shards for training, or a train shard for validation."""
     found = []
     for node in names.of(ast.Constant, *_ASSIGNMENTS):
-        place = [names.module_of[node], getattr(node, "lineno", 0)]
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith(".bin"):
             pattern = node.value.rpartition("/")[2]
             if all(fnmatch.fnmatchcase(shard, pattern) for shard in _SHARDS):
-                found.append([node.value, "both", *place])
+                found.append([node.value, "both", names.module_of(node), node.lineno])
         for target, value in _assignments(node):
-            text = names.value(value)
-            named = _EVALUATION.search(plain(target) or "")
-            if named and isinstance(text, str) and "_train_" in text and text.endswith(".bin"):
-                found.append([text, "train", *place])
+            text = names.value(value) if _EVALUATION.search(plain(target) or "") else None
+            if isinstance(text, str) and "_train_" in text and text.endswith(".bin"):
+                found.append([text, "train", names.module_of(node), node.lineno])
     return found
 
 
