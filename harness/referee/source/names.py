@@ -47,7 +47,7 @@ class Names(Nodes):
     def __init__(self, modules: dict[str, ast.Module]):
         super().__init__(modules)
         self._binders: dict[tuple[ast.AST, str], ast.AST | None] = {}
-        self._resolved: dict[ast.AST, set[str]] = {}
+        self._resolved: dict[object, set[str]] = {}
         self._bound: dict[ast.AST, set[str]] = {scope: set() for scope in self.of(*SCOPES)}
         self._origins: dict[tuple[ast.AST, str], set[str]] = {}
         self._values: dict[tuple[ast.AST, str], list[ast.AST]] = {}
@@ -71,9 +71,10 @@ class Names(Nodes):
 
     def resolve(self, node: ast.AST | None) -> set[str]:
         """The origins that `node` may have; empty if it is nothing that imports or assignments account for."""
-        if node not in self._resolved:
-            self._resolved[node] = self._trace(node)
-        return self._resolved[node]
+        key = (self.scope(node), node.id) if isinstance(node, ast.Name) else node
+        if key not in self._resolved:
+            self._resolved[key] = self._trace(node)
+        return self._resolved[key]
 
     def _trace(self, node: ast.AST | None, depth: int = 0) -> set[str]:
         """`resolve`, by what is known of the names so far."""
