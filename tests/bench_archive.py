@@ -52,7 +52,7 @@ def write_archive(folder: Path) -> None:
     for number, row in enumerate(islice(cycle(runs), LOGS)):
         path = folder / row["number"] / f"{number:04}-{row['log']}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        log = log_like(row, listed[row["number"]], rng, longer=1 if number < len(runs) else 4)
+        log = log_like(row, listed[row["number"]], rng, longer=1 if number < len(runs) else 7)
         path.write_text(log.text())
 
 

@@ -36,8 +36,8 @@ def stutter(timed: TimedLines) -> Stutter | None:
     """What the counted part of a clock shows of steps that take no time and of the longest one; None for a clock too
     coarse for its pace, or with too few lines. Of a log of several stretches `usual_ms` is the median over them."""
     seen = [found for lines in timed.stretches(timed.start) if (found := _stutter(lines))]
-    if not seen:
-        return None
+    if len(seen) < 2:
+        return seen[0] if seen else None
     longest = max(seen, key=lambda each: each.longest_ms)
     return replace(
         longest,

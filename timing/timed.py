@@ -1,7 +1,7 @@
 """The lines of a run that carry a time, in the order of the file, merged no more than a stretch at a time."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -10,7 +10,7 @@ from timing.run import Run
 
 UNTIMED_STEPS = 10
 ROUNDING_MS = 1.0
-STRETCH = 1 << 16  # lines: several times what the longest public log has, and few enough for dozens of arrays
+STRETCH = 1 << 16  # lines: ten times the steps of the longest published run, and few enough for dozens of arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +28,12 @@ class Lines:
 
     def only(self, chosen: np.ndarray | slice) -> "Lines":
         """The lines where a mask is true, or of a slice (which costs no memory)."""
-        return Lines(*(getattr(self, column.name)[chosen] for column in fields(self)))
+        return Lines(*(column[chosen] for column in self.columns))
 
-    def with_inserted(self, others: "Lines", before: np.ndarray) -> "Lines":
-        """These lines and others, each of those put before one of these (int64 indices, ascending)."""
-        columns = [column.name for column in fields(self)]
-        return Lines(*(np.insert(getattr(self, name), before, getattr(others, name)) for name in columns))
+    @property
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """The arrays, in the order of the fields."""
+        return self.step, self.time_ms, self.average_ms, self.line, self.validation
 
 
 class TimedLines:
@@ -49,8 +49,8 @@ class TimedLines:
         untimed = run.overrides.get("untimed_iterations", "")
         self.untimed = int(untimed) if untimed.isdecimal() and len(untimed) < 7 else UNTIMED_STEPS
         self.train, self.val = _timed(run, "train"), _timed(run, "val")
-        self._before = np.searchsorted(self.train.line, self.val.line)
-        self._at = self._before + np.arange(len(self.val))  # where the validations stand among all lines
+        before = np.searchsorted(self.train.line, self.val.line)
+        self._at = before + np.arange(len(self.val))  # where the validations stand among all lines
 
     def __len__(self) -> int:
         return len(self.train) + len(self.val)
@@ -94,9 +94,14 @@ class TimedLines:
 
     def _merged(self, first: int, end: int) -> Lines:
         from_val, to_val = np.searchsorted(self._at, [first, end])
-        from_train, to_train = first - from_val, end - to_val
-        train, val = self.train.only(slice(from_train, to_train)), self.val.only(slice(from_val, to_val))
-        return train.with_inserted(val, self._before[from_val:to_val] - from_train)
+        train, val = self.train.only(slice(first - from_val, end - to_val)), self.val.only(slice(from_val, to_val))
+        at = self._at[from_val:to_val] - first
+        others = np.ones(end - first, bool)
+        others[at] = False
+        columns = [np.empty(len(others), column.dtype) for column in train.columns]
+        for column, training, validations in zip(columns, train.columns, val.columns, strict=True):
+            column[others], column[at] = training, validations
+        return Lines(*columns)
 
 
 def _timed(run: Run, kind: str) -> Lines:
