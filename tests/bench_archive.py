@@ -1,6 +1,6 @@
 """How fast an archive's worth of logs is judged, in how much memory: python tests/bench_archive.py [--keep FOLDER]
 
-Writes a folder like the public one: a log for each published run, and more until there are 984, 240 MB in all, of the
+Writes a folder like the public one: a log for each published run, and more until there are 984, 250 MB in all, of the
 hundred scripts that made them (the archive's own; those it lacks are stood in for by its last with a helper module).
 Losses follow a published curve, times the published pace, both with noise. Then one log of 240 MB of nothing but
 metric lines. Each is judged in a fresh process: MB/s by the clock and by the time that all its processes spent, and
