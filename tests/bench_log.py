@@ -151,7 +151,7 @@ def in_fresh_process(path: Path) -> dict:
 
 def in_parallel(folder: Path, options: argparse.Namespace) -> None:
     """A folder of logs of the usual size, with one worker and with all."""
-    for number in range(options.megabytes * 10):
+    for number in range(options.megabytes * 20):
         write(folder / f"{number}.txt", metric_lines(), 250_000)
     size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     for workers in dict.fromkeys([1, options.workers]):

@@ -4,54 +4,19 @@ A clock is read from all metric lines of a run in the order of the file. Times a
 left out; a line's average is milliseconds per step by one of three definitions seen in public logs.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from timing.run import Run
+from timing.timed import ROUNDING_MS, STRETCH, Lines, TimedLines
 
-UNTIMED_STEPS = 10
 FROZEN_STEPS = 8
 FROZEN_SHARE = 0.05
 LEAST_PACE_MS = 2.0
-ROUNDING_MS = 1.0
 RECOGNISED = 0.1  # share of averages that may contradict a definition which the others follow
-_AT_ONCE = 1 << 18  # lines: temporary arrays stay small, however long the log
+_FROZEN_OVERLAP = 1 << 12  # lines
 DEFINITIONS = ("from the start", "from step 10", "since the last validation")
-
-
-@dataclass(frozen=True, eq=False)
-class Lines:
-    """Metric lines with a time, in file order: arrays of one length (int64, float64, float64, int64, bool).
-
-    `untimed` is after how many steps era A's clock would be reset: 10, unless an override of the run says otherwise.
-    """
-
-    step: np.ndarray
-    time_ms: np.ndarray
-    average_ms: np.ndarray
-    line: np.ndarray
-    validation: np.ndarray
-    untimed: int = UNTIMED_STEPS
-
-    def __len__(self) -> int:
-        return len(self.step)
-
-    @cached_property
-    def start(self) -> int:
-        """Index of the first counted line, see `start_of_count`."""
-        return start_of_count(self)
-
-    @cached_property
-    def counted(self) -> "Lines":
-        """The lines that the clock counts."""
-        return self.only(slice(self.start, None))
-
-    def only(self, chosen: np.ndarray | slice) -> "Lines":
-        """The lines where a mask is true, or of a slice (which costs no memory)."""
-        columns = (getattr(self, name)[chosen] for name in ("step", "time_ms", "average_ms", "line", "validation"))
-        return Lines(*columns, untimed=self.untimed)
 
 
 @dataclass(frozen=True)
@@ -62,39 +27,21 @@ class Finding:
     text: str
 
 
-def timed_lines(run: Run) -> Lines:
-    """All lines of `run` that carry a finite time."""
-    untimed = run.overrides.get("untimed_iterations", "")
-    untimed = int(untimed) if untimed.isdecimal() and len(untimed) < 7 else UNTIMED_STEPS
-    train, val = np.isfinite(run.train_time_ms), np.isfinite(run.val_time_ms)
-    at = np.searchsorted(run.train_line[train] if not train.all() else run.train_line, run.val_line[val])
+@dataclass(frozen=True)
+class Averages:
+    """The definition that the averages of one kind of line follow best (None: there are no averages), how many were
+    held against it, how many of them contradict it, and the numbers of those lines: of the first alone, where it is not
+    `recognised`."""
 
-    validation = np.zeros(int(np.count_nonzero(train)) + len(at), bool)
-    at += np.arange(len(at))
-    validation[at] = True
-    others = ~validation
+    definition: str | None
+    checked: int
+    misfits: int
+    lines: np.ndarray
 
-    def merged(name: str) -> np.ndarray:
-        """The validations' column put between the training lines', which stand in order already."""
-        column = getattr(run, f"train_{name}")
-        column = column if train.all() else column[train]
-        if not len(at):
-            return column
-        whole = np.empty(len(validation), column.dtype)
-        whole[others], whole[at] = column, getattr(run, f"val_{name}")[val]
-        return whole
-
-    columns = map(merged, ("step", "time_ms", "step_avg_ms", "line"))
-    return Lines(*columns, validation, untimed)
-
-
-def start_of_count(lines: Lines) -> int:
-    """Index of the first line after era A's reset: where, across its step, the clock falls. 0 if there is none."""
-    falls = np.flatnonzero(np.diff(lines.time_ms) < -ROUNDING_MS)
-    for at in falls[:1]:
-        if lines.step[at] <= lines.untimed <= lines.step[at + 1]:
-            return int(at + 1)
-    return 0
+    @property
+    def recognised(self) -> bool:
+        """Whether at least nine tenths of the averages agree with the definition."""
+        return self.definition is not None and self.misfits <= RECOGNISED * self.checked
 
 
 def era_of(run: Run) -> str | None:
@@ -102,65 +49,74 @@ def era_of(run: Run) -> str | None:
 
     Shown by a reset across step 10, else by which steps the logged averages divide by.
     """
-    lines = timed_lines(run)
+    lines = TimedLines(run)
     return era_shown(lines, [nearest_definition(lines, validation) for validation in (True, False)])
 
 
-def era_shown(lines: Lines, nearest: list[tuple]) -> str | None:
+def era_shown(lines: TimedLines, nearest: list[Averages]) -> str | None:
     """`era_of` the run of these lines, whose `nearest_definition` is known for both kinds."""
     if lines.start:
         return "A"
-    found = {name for name, wrong, checked in nearest if len(wrong) <= RECOGNISED * checked}
+    found = {averages.definition for averages in nearest if averages.recognised}
     if DEFINITIONS[1] in found:
         return "A"
-    return "B" if found - {None} else None
+    return "B" if found else None
 
 
 def time_after(run: Run, steps: int, exactly: bool = False) -> tuple[int, float] | None:
     """(step, time in ms) of the first counted line at `steps` or later (`exactly`: at it), None if there is none."""
-    lines = timed_lines(run).counted
-    hit = np.flatnonzero(lines.step == steps if exactly else lines.step >= steps)
-    return (int(lines.step[hit[0]]), float(lines.time_ms[hit[0]])) if hit.size else None
+    timed = TimedLines(run)
+    for lines in timed.stretches(timed.start):
+        for hit in np.flatnonzero(lines.step == steps if exactly else lines.step >= steps)[:1]:
+            return int(lines.step[hit]), float(lines.time_ms[hit])
+    return None
 
 
-def definition_of_average(lines: Lines, validation: bool) -> tuple[str | None, np.ndarray]:
+def definition_of_average(lines: TimedLines, validation: bool) -> tuple[str | None, np.ndarray]:
     """Which of DEFINITIONS the averages of the validation (or the train) lines follow, and the lines that break it.
 
     A definition is recognised when at least nine tenths of the averages agree with it within rounding (1 ms of time,
     0.006 ms or 0.1% of average); the others come back as line numbers. (None, all lines) if none is recognised.
     """
-    name, wrong, checked = nearest_definition(lines, validation)
-    if name is not None and len(wrong) <= RECOGNISED * checked:
-        return name, wrong
-    return None, _counted_of(lines, validation).line
+    nearest = nearest_definition(lines, validation)
+    return (nearest.definition, nearest.lines) if nearest.recognised else (None, lines.counted(validation).line)
 
 
-def nearest_definition(lines: Lines, validation: bool) -> tuple[str | None, np.ndarray, int]:
-    """The one of DEFINITIONS that the fewest averages contradict, however many: its name, the numbers of the lines that
-    contradict it, and how many averages were held against it. (None, no line, 0) where nothing can be."""
-    chosen = _counted_of(lines, validation)
-    best = None, chosen.line[:0], 0
+def nearest_definition(lines: TimedLines, validation: bool) -> Averages:
+    """The one of DEFINITIONS that the fewest averages of the validation (or the training) lines contradict, however
+    many they are."""
+    chosen = lines.counted(validation)
+    best = Averages(None, 0, 0, chosen.line[:0])
     for name in DEFINITIONS:
-        parts = [_contradicted(chosen, name, first) for first in range(0, len(chosen), _AT_ONCE)]
-        checked = sum(count for _, count in parts)
-        if not checked:
-            continue
-        wrong = np.concatenate([each for each, _ in parts])
-        if best[0] is None or len(wrong) < len(best[1]):
-            best = name, wrong, checked
-        if not len(best[1]):
+        found = _held_against(chosen, name, lines.untimed)
+        if found.checked and (best.definition is None or found.misfits < best.misfits):
+            best = found
+        if best.definition and not best.misfits:
             break  # no other is contradicted by fewer
     return best
 
 
-def _contradicted(chosen: Lines, name: str, first: int) -> tuple[np.ndarray, int]:
-    """Of the lines from index `first` on, as many as are looked at at once: the numbers of those that contradict a
-    definition, and how many averages were held against it."""
-    here = slice(first, first + _AT_ONCE)
+def _held_against(chosen: Lines, name: str, untimed: int) -> Averages:
+    """How the averages of some lines agree with a definition. No more lines are kept than a recognised one may have."""
+    checked = misfits = 0
+    lines = [chosen.line[:0]]
+    for first in range(0, len(chosen), STRETCH):
+        wrong, usable = _contradicted(chosen, name, untimed, first)
+        if misfits <= RECOGNISED * len(chosen):
+            lines.append(wrong)
+        checked, misfits = checked + usable, misfits + len(wrong)
+    found = Averages(name, checked, misfits, np.concatenate(lines))
+    return found if found.recognised else replace(found, lines=found.lines[:1].copy())
+
+
+def _contradicted(chosen: Lines, name: str, untimed: int, first: int) -> tuple[np.ndarray, int]:
+    """Of the stretch of lines from index `first` on: the numbers of those that contradict a definition, and how many
+    averages were held against it."""
+    here = slice(first, first + STRETCH)
     step, time_ms, average_ms = chosen.step[here], chosen.time_ms[here], chosen.average_ms[here]
     divisor, elapsed = step, time_ms
     if name == DEFINITIONS[1]:
-        divisor = step - chosen.untimed
+        divisor = step - untimed
     elif name == DEFINITIONS[2]:
         before = slice(first - 1, first)
         divisor = np.diff(step, prepend=chosen.step[before] if first else 0)
@@ -173,49 +129,51 @@ def _contradicted(chosen: Lines, name: str, first: int) -> tuple[np.ndarray, int
     return chosen.line[here][wrong], int(np.count_nonzero(usable))
 
 
-def _counted_of(lines: Lines, validation: bool) -> Lines:
-    """The validation (or the train) lines that the clock counts."""
-    counted = lines.counted
-    return counted.only(counted.validation if validation else ~counted.validation)
-
-
-def turned_back(lines: Lines) -> list[Finding]:
+def turned_back(timed: TimedLines) -> list[Finding]:
     """Places where the clock falls, other than the one reset of era A."""
-    allowed = lines.start
-    falls = np.flatnonzero(np.diff(lines.time_ms) < -ROUNDING_MS) + 1
     return [
         Finding(
             int(lines.line[at]),
             f"the clock falls from {lines.time_ms[at - 1]:.0f} to {lines.time_ms[at]:.0f} ms at step {lines.step[at]}",
         )
-        for at in falls
-        if at != allowed
+        for lines in timed.stretches()
+        for at in np.flatnonzero(np.diff(lines.time_ms) < -ROUNDING_MS) + 1
+        if lines.line[at] != timed.reset_line
     ]
 
 
-def negative(lines: Lines) -> list[Finding]:
+def negative(timed: TimedLines) -> list[Finding]:
     """Lines with a negative time."""
     return [
         Finding(int(lines.line[at]), f"negative time {lines.time_ms[at]:.0f} ms at step {lines.step[at]}")
+        for lines in timed.stretches(overlap=0)
         for at in np.flatnonzero(lines.time_ms < 0)
     ]
 
 
-def stood_still(lines: Lines) -> list[Finding]:
+def stood_still(timed: TimedLines) -> list[Finding]:
     """Stretches of eight steps or more in which the clock hardly moves (5% of the usual pace, so that hosts which run a
     few steps ahead of their GPU are not meant). The first line of each stretch."""
-    counted = lines.counted
-    usual = usual_pace(counted)
+    found = []
+    for number, lines in enumerate(timed.stretches(timed.start, _FROZEN_OVERLAP)):
+        starts = _frozen_starts(lines)
+        starts = starts[starts > 0] if number else starts  # what was frozen before is told already
+        found += [Finding(int(lines.line[i]), f"the clock stands still from step {lines.step[i]} on") for i in starts]
+    return list(dict.fromkeys(found))
+
+
+def _frozen_starts(lines: Lines) -> np.ndarray:
+    """Indices (int64) of the lines at which a clock stops."""
+    usual = usual_pace(lines)
     if usual is None or usual < LEAST_PACE_MS:
-        return []
-    ahead = np.searchsorted(counted.step, counted.step + FROZEN_STEPS)
-    at = np.flatnonzero(ahead < len(counted))
+        return np.empty(0, np.int64)
+    ahead = np.searchsorted(lines.step, lines.step + FROZEN_STEPS)
+    at = np.flatnonzero(ahead < len(lines))
     to = ahead[at]
-    steps = counted.step[to] - counted.step[at]
-    slow = (counted.time_ms[to] - counted.time_ms[at]) <= FROZEN_SHARE * usual * steps
+    steps = lines.step[to] - lines.step[at]
+    slow = (lines.time_ms[to] - lines.time_ms[at]) <= FROZEN_SHARE * usual * steps
     frozen = at[slow & (steps > 0)]
-    starts = frozen[np.diff(frozen, prepend=-2) > 1]
-    return [Finding(int(counted.line[i]), f"the clock stands still from step {counted.step[i]} on") for i in starts]
+    return frozen[np.diff(frozen, prepend=-2) > 1]
 
 
 def usual_pace(lines: Lines) -> float | None:

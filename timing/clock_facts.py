@@ -6,30 +6,17 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from timing.clock import (
-    RECOGNISED,
+    Averages,
     Finding,
-    Lines,
     era_shown,
     nearest_definition,
     negative,
     stood_still,
-    timed_lines,
     turned_back,
 )
 from timing.run import Run
 from timing.stutter import Stutter, stutter
-
-
-@dataclass(frozen=True)
-class Averages:
-    """The definition that the averages of one kind of line follow best (None: there are no averages), how many were
-    held against it, how many of them contradict it, and the lines of those: of the first alone, where it is not
-    RECOGNISED."""
-
-    definition: str | None
-    checked: int
-    misfits: int
-    lines: np.ndarray
+from timing.timed import TimedLines
 
 
 @dataclass(frozen=True)
@@ -56,24 +43,23 @@ _known: WeakKeyDictionary[Run, Clock] = WeakKeyDictionary()
 def clock_of(run: Run) -> Clock:
     """What the clock of `run` shows; found out at the first call, for as long as the run is kept."""
     if run not in _known:
-        _known[run] = _read(timed_lines(run))
+        _known[run] = _read(TimedLines(run))
     return _known[run]
 
 
-def _read(lines: Lines) -> Clock:
+def _read(lines: TimedLines) -> Clock:
+    ends = [lines.between(at, at + 1).line for at in (lines.start, len(lines) - 1)] if len(lines) else []
+    first, last = (int(line[0]) for line in ends) if ends else (None, None)
     nearest = [nearest_definition(lines, validation) for validation in (True, False)]
     return Clock(
         lines=len(lines),
         untimed=lines.untimed,
-        first_line=int(lines.line[lines.start]) if len(lines) else None,
-        last_line=int(lines.line[-1]) if len(lines) else None,
+        first_line=first,
+        last_line=last,
         era=era_shown(lines, nearest),
         faults=(*turned_back(lines), *negative(lines)),
         still=tuple(stood_still(lines)),
         stutter=stutter(lines),
-        bare=int(np.count_nonzero(np.isnan(lines.counted.average_ms))),
-        averages=tuple(
-            Averages(name, checked, len(wrong), wrong if len(wrong) <= RECOGNISED * checked else wrong[:1].copy())
-            for name, wrong, checked in nearest
-        ),
+        bare=sum(int(np.count_nonzero(np.isnan(lines.counted(kind).average_ms))) for kind in (True, False)),
+        averages=tuple(nearest),
     )

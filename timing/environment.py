@@ -28,6 +28,18 @@ _FACTS = {
     "device": r"^Running [^\n]{0,200}?(?:device_name=| on )(?!device_name)(\S[^\n]{0,60}?) with world_size",
 }
 _FACTS = {name: re.compile(pattern, re.MULTILINE | re.IGNORECASE) for name, pattern in _FACTS.items()}
+_WORDS = {
+    "triton": "running triton",
+    "driver": " version:",
+    "seed": "seed",
+    "manifest": "manifest",
+    "fidelity": "fidelity",
+    "run_id": "run_id",
+    "stop_step": "run_stop_step=",
+    "world_size": "world",
+    "device": " with world_size",
+}
+"""What a fact's line surely holds, in small letters: a text without it is not searched line by line."""
 _STAMP = re.compile(r"^Run UTC timestamp=(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z?)", re.MULTILINE)
 _BUILT = re.compile(
     r"^Running python [^\n(]{1,60}\([^\n,()]{1,60}, ([A-Z][a-z]{2}) {1,2}(\d{1,2}) (\d{4})\b",
@@ -57,9 +69,9 @@ class Environment:
 
 def read_environment(text: str) -> Environment:
     """The facts of an environment block (`text`: decoded, "\\n" line ends); what is not there is left out."""
-    found = Environment()
+    found, small = Environment(), text.lower()
     for name, pattern in _FACTS.items():
-        match = pattern.search(text)
+        match = pattern.search(text) if _WORDS.get(name, "") in small else None
         if match and match[1].lower() not in _NOTHING:
             _keep(found, text, name, match, match[1])
     for name in ("python", "torch", "cuda", "triton"):
@@ -71,7 +83,7 @@ def read_environment(text: str) -> Environment:
     _read_date(text, found)
     _read_build(text, found)
     _read_gpus(text, found)
-    for match in islice(_OVERRIDE.finditer(text), _MOST_OVERRIDES):
+    for match in islice(_OVERRIDE.finditer(text), _MOST_OVERRIDES) if "override " in text else ():
         found.overrides[match[1]] = printable(match[2], FIELD_LENGTH)
         found.line[f"override {match[1]}"] = _line_of(text, match)
     return found
@@ -79,7 +91,7 @@ def read_environment(text: str) -> Environment:
 
 def _read_date(text: str, found: Environment) -> None:
     """When the run started, as ISO 8601: a UTC stamp, or the date over the nvidia-smi table, which names no zone."""
-    match = _STAMP.search(text)
+    match = _STAMP.search(text) if "Run UTC" in text else None
     if match:
         date = match[1]
     elif match := _SMI_DATE.search(text):

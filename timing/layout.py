@@ -34,7 +34,8 @@ _METRIC = re.compile(rb"^(?:step:\d+/\d+ |s:\d+ t(?:el|rl):)", re.MULTILINE)
 _PYTHON = re.compile(
     rb"^(?:import [\w.]|from [\w.]+ import |(?:async )?def \w|class \w|if __name__|@\w|#!|\"\"\"|''')", re.MULTILINE
 )
-_HELPER = re.compile(rb"\r?\n?\r?\n?^-{40}\r?\n# ([^\r\n]{1,300}\.py)\r?\n-{40}(?:\r?\n(?:\r?\n)?|\Z)", re.MULTILINE)
+_HELPER = re.compile(rb"^-{40}\r?\n# ([^\r\n]{1,300}\.py)\r?\n-{40}(?:\r?\n(?:\r?\n)?|\Z)", re.MULTILINE)
+_NEWLINES = re.compile(rb"\r?\n?\r?\n?\Z")  # before a helper's banner: a search that began with them would be slow
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,9 @@ def split_helpers(source: bytes) -> tuple[Part, ...]:
     """The modules in a source block: the script first, then each appended helper module."""
     parts, glue, name, begin = [], b"", "", 0
     for match in _HELPER.finditer(source) if _NAMED.search(source) else ():
-        parts.append(Part(glue, name, source[begin : match.start()]))
-        glue, name, begin = match[0], match[1].decode(errors="replace"), match.end()
+        end = _NEWLINES.search(source, max(begin, match.start() - 4), match.start()).start()
+        parts.append(Part(glue, name, source[begin:end]))
+        glue, name, begin = source[end : match.end()], match[1].decode(errors="replace"), match.end()
     return (*parts, Part(glue, name, source[begin:]))
 
 

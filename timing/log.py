@@ -25,7 +25,7 @@ from timing.text import printable
 
 __all__ = ["LogError", "Note", "Run", "printable", "read_log", "read_logs"]
 
-WORTH_PROCESSES = 200_000_000  # bytes that take one core longer than other processes take to start
+WORTH_PROCESSES = 400_000_000  # bytes that take one core several times as long as other processes take to start
 
 _PEAK = re.compile(rb"peak memory (?:allocated|consumption): (\d{1,12}) MiB")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)

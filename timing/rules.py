@@ -8,9 +8,10 @@ import datetime
 import math
 from dataclasses import dataclass, field, replace
 
-from timing.clock import time_after, timed_lines
+from timing.clock import time_after
 from timing.clock_facts import clock_of
 from timing.run import Run
+from timing.timed import TimedLines
 
 VALIDATION_TOKENS = 10_485_760
 """The first tokens of FineWeb's validation shard, 20 x 524,288: what every final loss is measured on."""
@@ -228,13 +229,13 @@ def _untimed_stretch(run: Run, era: str | None) -> float | None:
 
     A run shorter than the window shows its pace at its last line.
     """
-    lines = timed_lines(run)
+    lines = TimedLines(run)
     if era == "B":
         exact = time_after(run, lines.untimed, exactly=True)
         if exact is not None:
             return exact[1]
     uncounted = lines.untimed if era == "A" else 0
-    last = int(lines.step.max(initial=0))
+    last = max(int(each.step.max(initial=0)) for each in (lines.train, lines.val))
     early = time_after(run, min(PACE_WINDOW + uncounted, last))
     if early is None or early[0] <= uncounted:
         return None

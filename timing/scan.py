@@ -139,7 +139,8 @@ class Scan:
     def _note_glued(self, block: Block, validations: int) -> None:
         """Note lines in which a validation stands behind other text, as when two processes write one file."""
         size = int(block.ends[-1])
-        if block.memory.count(b" val_loss:", 0, size) == validations:
+        in_script = block.memory.count(b" val_loss:{", 0, size)
+        if block.memory.count(b" val_loss:", 0, size) == validations + in_script:
             return
         for match in _LOSS.finditer(block.memory, 0, size):
             begin = max(0, match.start() - _LONGEST_HEAD)

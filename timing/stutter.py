@@ -1,10 +1,11 @@
 """How evenly a clock runs: steps that take no time, and the one that takes the longest."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from timing.clock import LEAST_PACE_MS, Lines, usual_pace
+from timing.clock import LEAST_PACE_MS, usual_pace
+from timing.timed import Lines, TimedLines
 
 IDLE_SHARE = 0.1
 SLOW_PERCENTILE, NEIGHBOURS = 95, 65
@@ -31,9 +32,25 @@ class Stutter:
         return self.idle / self.steps
 
 
-def stutter(lines: Lines) -> Stutter | None:
+def stutter(timed: TimedLines) -> Stutter | None:
     """What the counted part of a clock shows of steps that take no time and of the longest one; None for a clock too
-    coarse for its pace, or with too few lines.
+    coarse for its pace, or with too few lines. Of a log of several stretches `usual_ms` is the median over them."""
+    seen = [found for lines in timed.stretches(timed.start) if (found := _stutter(lines))]
+    if len(seen) < 2:
+        return seen[0] if seen else None
+    longest = max(seen, key=lambda each: each.longest_ms)
+    return replace(
+        longest,
+        steps=sum(each.steps for each in seen),
+        idle=sum(each.idle for each in seen),
+        longest_idle=max(each.longest_idle for each in seen),
+        idle_line=next((each.idle_line for each in seen if each.idle), 0),
+        usual_ms=float(np.median([each.usual_ms for each in seen])),
+    )
+
+
+def _stutter(lines: Lines) -> Stutter | None:
+    """The same of one stretch.
 
     A step takes no time if it takes a tenth of what its neighbours do, the slow ones among them: the 95th percentile of
     64 steps, since a clock that moves on every 16th step only has its real pace in one of 16. Those before it and those
@@ -41,7 +58,7 @@ def stutter(lines: Lines) -> Stutter | None:
     """
     from scipy.ndimage import percentile_filter  # takes longer to load than most commands that never need it
 
-    counted = _one_a_step(lines.counted)
+    counted = _one_a_step(lines)
     usual = usual_pace(counted)
     if usual is None or usual < LEAST_PACE_MS:
         return None

@@ -142,7 +142,8 @@ def _whiteness(clock: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Von Neumann's ratio of each of `others` (clocks, steps) about its straight line over `clock` (steps); 2 for one
     that is that line."""
     centred, theirs = clock - clock.mean(), others - others.mean(axis=1, keepdims=True)
-    slope = theirs @ centred / max(float(centred @ centred), 1e-9)
+    # no matrix product: for one of 10,000 steps the library would start threads, which cost more than the product
+    slope = (theirs * centred).sum(axis=1) / max(float(np.square(centred).sum()), 1e-9)
     apart = theirs - slope[:, None] * centred
     squares = np.square(apart).sum(axis=1)
     ratio = np.square(np.diff(apart, axis=1)).sum(axis=1) / np.maximum(squares, 1e-9)
@@ -168,7 +169,7 @@ def _losses_under_noise(entries: tuple[Entry, ...]) -> str:
 def _timed(entries: tuple[Entry, ...]):
     """(entries, times in ms of shape (runs, steps)) for each set of runs that log the same steps, all of them timed."""
     timed = defaultdict(list)
-    for entry in entries:
+    for entry in entries if len(entries) > 1 else ():
         if len(entry.run.train_step) >= COPY_TIMES and np.isfinite(entry.run.train_time_ms).all():
             timed[entry.run.train_step.tobytes()].append(entry)
     for group in timed.values():

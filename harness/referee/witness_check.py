@@ -7,7 +7,7 @@ import numpy as np
 from harness.referee.checks import Case, counted, logs
 from harness.referee.submission import Entry
 from harness.referee.verdict import FAIL, PASS, UNKNOWN, Check
-from timing.clock import timed_lines
+from timing.timed import TimedLines
 from timing.witness import parse_metric
 
 WITNESS_SHARE = 0.01
@@ -77,11 +77,11 @@ def _disagreement(step, train, log_ms, clock_s) -> float | None:
 
 def _edited_lines(entry: Entry, step, train, log_ms, clock_s) -> list[str]:
     """Lines of the log whose time is not the one that the launcher saw pass."""
-    lines = timed_lines(entry.run)
     seen = {(int(s), bool(t)): ms for s, t, ms in zip(step, train, log_ms)}
     return [
         f"step {lines.step[i]} shows {lines.time_ms[i]:.0f} ms where the launcher saw {seen[key]:.0f} "
         f"({entry.at(int(lines.line[i]))})"
+        for lines in TimedLines(entry.run).stretches(overlap=0)
         for i in range(len(lines))
         if (key := (int(lines.step[i]), not lines.validation[i])) in seen and abs(seen[key] - lines.time_ms[i]) > 1.0
     ]

@@ -12,9 +12,12 @@ from harness.referee.source.validation import plain
 CLOCKS = {
     f"time.{name}" for name in ("perf_counter", "time", "monotonic", "perf_counter_ns", "time_ns", "monotonic_ns")
 }
+_CLOCKS = {*CLOCKS, "time"}
 _READS = {"elapsed_time"}  # of torch.cuda.Event, in milliseconds
 UNITS = {0, 1, 1e3, 1e6, 1e9, 1e-3, 1e-6, 1e-9, 60}
 _SIGNS = {ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Add: "+", ast.Sub: "-", ast.Pow: "**", ast.Mod: "%"}
+_GIVING = (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr, ast.Return)
+_REPLACING = (ast.Name, ast.Attribute, ast.Subscript, ast.FunctionDef, ast.ClassDef, ast.Call)
 _PRINTED = re.compile(r"train_time:$")
 
 
@@ -28,14 +31,14 @@ def clock_facts(names: Names) -> dict:
     """
     timed = _timed_names(names)
     replaced, scaled, printed = [], [], set()
-    for module, nodes in names.nodes.items():
-        for node in nodes:
-            if what := _replaces(names, node):
-                replaced.append([what, module, node.lineno])
-            if (number := _scales(names, node, timed)) is not None:
-                scaled.append([_SIGNS.get(type(node.op), "?"), number, module, node.lineno])
-            if isinstance(node, ast.JoinedStr):
-                printed |= {_is_timed(names, value, timed) for value in _printed_times(node)}
+    for node in names.of(*_REPLACING):
+        if type(getattr(node, "ctx", None)) is not ast.Load and (what := _replaces(names, node)):
+            replaced.append([what, names.module_of(node), node.lineno])
+    for node in names.of(ast.BinOp, ast.AugAssign):
+        if (number := _scales(names, node, timed)) is not None:
+            scaled.append([_SIGNS.get(type(node.op), "?"), number, names.module_of(node), node.lineno])
+    for node in names.of(ast.JoinedStr):
+        printed |= {_is_timed(names, value, timed) for value in _printed_times(node)}
     source = "" if not printed else "clock" if printed == {True} else "other"
     return {"replaced": replaced, "scaled": scaled, "printed": source}
 
@@ -48,13 +51,11 @@ def _reads_clock(names: Names, node: ast.AST) -> bool:
 
 def _timed_names(names: Names) -> set:
     """Names and attributes that hold times, followed through assignments and returned values."""
-    found: set = set()
-    pairs = [pair for nodes in names.nodes.values() for node in nodes for pair in _given(names, node)]
-    grown = True
-    while grown:
-        fresh = {key for key, value in pairs if key not in found and _is_timed(names, value, found)}
+    pairs = [pair for node in names.of(*_GIVING) for pair in _given(names, node)]
+    found = {key for key, value in pairs if _reads_within(names, value)}
+    sources = [(key, _keys_within(names, value)) for key, value in pairs]
+    while fresh := {key for key, held in sources if key not in found and not held.isdisjoint(found)}:
         found |= fresh
-        grown = bool(fresh)
     return found
 
 
@@ -90,14 +91,17 @@ def _key(names: Names, node: ast.AST) -> object:
 
 def _is_timed(names: Names, value: ast.AST, timed: set) -> bool:
     """Whether a time goes into the value of an expression."""
-    for node in names.leaves(value):
-        if _reads_clock(names, node):
-            return True
-        if isinstance(node, (ast.Name, ast.Attribute)) and _key(names, node) in timed:
-            return True
-        if isinstance(node, ast.Call) and ("def", plain(node.func)) in timed:
-            return True
-    return False
+    return not _keys_within(names, value).isdisjoint(timed) or _reads_within(names, value)
+
+
+def _reads_within(names: Names, value: ast.AST) -> bool:
+    return any(_reads_clock(names, node) for node in names.leaves(value))
+
+
+def _keys_within(names: Names, value: ast.AST) -> set:
+    """What the names, attributes and called functions in an expression are known by."""
+    called = {("def", plain(node.func)) for node in names.leaves(value) if isinstance(node, ast.Call)}
+    return called | {_key(names, node) for node in names.leaves(value) if isinstance(node, (ast.Name, ast.Attribute))}
 
 
 def _scales(names: Names, node: ast.AST, timed: set) -> float | None:
@@ -133,11 +137,11 @@ def _replaces(names: Names, node: ast.AST) -> str:
         holders = {base.removesuffix(".__dict__") for base in names.resolve(node.value)}
         if "time" in holders or ("sys.modules" in holders and key == "time"):
             return f"time.{key}" if isinstance(key, str) else "an item of time"
-    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and names.resolve(node) & {*CLOCKS, "time"}:
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and names.resolve(node) & _CLOCKS:
         statement = names.parent[node]
         given = names.resolve(getattr(statement, "value", None))
-        return "" if given & {*CLOCKS, "time"} else f"{node.id}, a clock by its import,"
-    if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and names.bound_to(node) & {*CLOCKS, "time"}:
+        return "" if given & _CLOCKS else f"{node.id}, a clock by its import,"
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and names.bound_to(node) & _CLOCKS:
         return f"{node.name}, a clock by its import,"
     sets = isinstance(node, ast.Call) and names.resolve(node.func) & {"builtins.setattr", "builtins.delattr"}
     return "an attribute of time" if sets and node.args and "time" in names.resolve(node.args[0]) else ""

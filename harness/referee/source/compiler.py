@@ -21,6 +21,7 @@ from harness.referee.source.words import (
     RUNS_TEXT,
 )
 
+_READ = (ast.Name, ast.Attribute, ast.Subscript, ast.Call, ast.AugAssign, ast.ImportFrom)
 _COMPILER_PARTS = {"_inductor", "_dynamo", "_functorch"}
 
 
@@ -40,9 +41,9 @@ class Fact:
 def compiler_facts(names: Names) -> list[dict]:
     """All facts about compiler settings in the modules of `names`, as plain dictionaries."""
     found = [] if names.settled else [Fact("undecided", "aliases of aliases without end", "", "", 1)]
-    for module, nodes in names.nodes.items():
+    for module in names.nodes:
         reader = _Reader(names, module)
-        for node in nodes:
+        for node in names.of(*_READ, module=module):
             reader.read(node)
         found += reader.found
     return [asdict(fact) for fact in dict.fromkeys(found)]
@@ -57,17 +58,23 @@ class _Reader:
         self.found.append(Fact(kind, str(name)[:200], text, self.module, getattr(node, "lineno", 0)))
 
     def read(self, node: ast.AST) -> None:
-        if isinstance(node, (ast.Attribute, ast.Subscript)) and isinstance(node.ctx, (ast.Store, ast.Del)):
-            self.store(node)
+        if isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)):
+            self.place(node)
         elif isinstance(node, ast.Call):
             self.call(node)
         elif isinstance(node, ast.AugAssign) and "os.environ" in self.names.resolve(node.target):
             self.environment(node, node.value)
         elif isinstance(node, ast.ImportFrom) and _everything_of_torch(node):
             self.note("undecided", f"from {node.module} import *", node)
+
+    def place(self, node: ast.Name | ast.Attribute | ast.Subscript) -> None:
+        """A name, an attribute or an item, given a value or read."""
+        is_read = isinstance(node.ctx, ast.Load)
+        if not is_read and not isinstance(node, ast.Name):
+            self.store(node)
         if isinstance(node, ast.Attribute) and node.attr in HIDING_ATTRIBUTES:
             self.note("undecided", f".{node.attr}", node)
-        if isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)) and isinstance(node.ctx, ast.Load):
+        if is_read:
             self.escape(node)
 
     def store(self, node: ast.Attribute | ast.Subscript) -> None:

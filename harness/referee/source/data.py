@@ -10,6 +10,7 @@ import sys
 
 from harness.referee.source.fingerprint import fingerprint
 from harness.referee.source.names import Names
+from harness.referee.source.nodes import within
 from harness.referee.source.validation import READ_CALLS, plain
 
 READERS = re.compile(r"(^|_)(load|shards?|batch(es)?|data|tokens?|documents?|stream|generator)(_|$)|Loader|BOS")
@@ -32,31 +33,29 @@ def data_facts(names: Names) -> dict:
     setting is given; `loader`: digest of each data-loading function's code, by name;
     `imports`: modules that are neither known packages nor part of the log.
     """
-    nodes = [node for nodes in names.nodes.values() for node in nodes]
     return {
-        "prints_metrics": any(isinstance(node, ast.Constant) and "val_loss" in str(node.value) for node in nodes),
-        "val_tokens": _val_tokens(names, nodes),
-        "loader": loader_of(names.modules),
-        "imports": _foreign_imports(names, nodes),
+        "prints_metrics": any("val_loss" in str(node.value) for node in names.of(ast.Constant)),
+        "val_tokens": _val_tokens(names),
+        "loader": loader_of(names.modules, names.within),
+        "imports": _foreign_imports(names),
     }
 
 
-def _val_tokens(names: Names, nodes: list[ast.AST]) -> list:
+def _val_tokens(names: Names) -> list:
     found = []
-    for node in nodes:
-        given = []
+    for node in names.of(ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr, ast.keyword):
         if isinstance(node, ast.Assign):
             given = [(target, node.value) for target in node.targets]
-        elif isinstance(node, (ast.AnnAssign, ast.AugAssign, ast.NamedExpr)) and node.value is not None:
-            given = [(node.target, node.value)]
         elif isinstance(node, ast.keyword):
             given = [(node, node.value)]
+        else:
+            given = [(node.target, node.value)] if node.value is not None else []
         for target, value in given:
             name = getattr(target, "id", None) or getattr(target, "attr", None) or getattr(target, "arg", None)
             if name == "val_tokens" and not isinstance(node, ast.AugAssign):
-                found.append([whole_number(value), names.module_of[node], value.lineno])
+                found.append([whole_number(value), names.module_of(node), value.lineno])
             elif name == "val_tokens":
-                found.append([None, names.module_of[node], value.lineno])
+                found.append([None, names.module_of(node), value.lineno])
     return found
 
 
@@ -80,30 +79,26 @@ def whole_number(node: ast.AST, depth: int = 0) -> int | None:
     return None
 
 
-def loader_of(modules: dict[str, ast.Module]) -> dict[str, str]:
+def loader_of(modules: dict[str, ast.Module], within=within) -> dict[str, str]:
     """Digest by name of the functions and classes that read shards or build batches: their code, less its annotations,
-    docstrings and comments. Definitions inside others belong to them."""
+    docstrings and comments. Definitions inside others belong to them. `within` lists what a node holds."""
     found = {}
     for module, tree in modules.items():
         for node in tree.body:
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and (READERS.search(node.name) or _reads(node)):
+            defines = isinstance(node, (ast.FunctionDef, ast.ClassDef))
+            if defines and (READERS.search(node.name) or _reads(within(node))):
                 found[f"{module}:{node.name}" if module else node.name] = fingerprint(node)
     return found
 
 
-def _reads(node: ast.AST) -> bool:
-    return any(isinstance(each, ast.Call) and plain(each.func) in READ_CALLS for each in ast.walk(node))
+def _reads(nodes: list[ast.AST]) -> bool:
+    return any(type(each) is ast.Call and plain(each.func) in READ_CALLS for each in nodes)
 
 
-def _foreign_imports(names: Names, nodes: list[ast.AST]) -> list:
+def _foreign_imports(names: Names) -> list:
     known = _KNOWN_PACKAGES | set(sys.stdlib_module_names) | set(names.modules)
     found = []
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            wanted = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            wanted = [node.module or "."]
-        else:
-            continue
+    for node in names.of(ast.Import, ast.ImportFrom):
+        wanted = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or "."]
         found += [[name, node.lineno] for name in wanted if name.split(".")[0] not in known]
     return found

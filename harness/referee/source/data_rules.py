@@ -1,5 +1,8 @@
 """The rules about what a script does with its data, its clock, its seeds and its settings, by what its text tells."""
 
+from functools import cache
+from pathlib import Path
+
 from harness.archive.find import discover
 from harness.referee.checks import Case, counted
 from harness.referee.source.reader import read_loader
@@ -66,7 +69,7 @@ def check_token_stream(case: Case) -> Check:
         same, unlike = "", ""
         for known in filter(None, (case.record, case.parent, *(() if case.record else discover()))):
             try:
-                script = known.script.read_text(encoding="utf-8")
+                script = _text_once(known.script, known.script.stat().st_mtime_ns)
             except (OSError, ValueError):
                 continue
             if case.record is None and not all(name.rpartition(":")[2] in script for name in mine):
@@ -81,6 +84,12 @@ def check_token_stream(case: Case) -> Check:
             unlike = unlike if case.record else "no record of the archive loads its data so: name yours by --record"
             return undecided(case, rule, f"{unlike} ({where})")
     return case.check(rule, PASS, f"the data-loading functions are those of {same} ({where})")
+
+
+@cache
+def _text_once(script: Path, changed: int) -> str:
+    """The text of a script, read again only when it has `changed` since."""
+    return script.read_text(encoding="utf-8")
 
 
 def check_clock_source(case: Case) -> Check:

@@ -6,10 +6,12 @@ Only the standard library is imported here: this runs in the guarded process of 
 import ast
 import hashlib
 import re
+from functools import cache
 
 _RUN_ID = re.compile(r"(^|_)run_?(id|name)$", re.IGNORECASE)
 _SILENT = {"annotation", "returns", "type_comment", "kind", "type_ignores", "ctx"}
-_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_DOCUMENTED = {ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef}
+_GIVING = {ast.Assign, ast.AnnAssign, ast.keyword}
 _PLAIN = {ast.Assign: "Assign", ast.AnnAssign: "Assign"}
 
 
@@ -20,44 +22,51 @@ def fingerprint(*trees: ast.AST) -> str:
     first with the number of children of each field, so that equal digests mean equal trees; no recursion, so that deep
     code is no matter.
     """
-    parts, queue = [], [(tree, False) for tree in trees]
-    for node, in_class in queue:
-        plain = None if in_class else _PLAIN.get(type(node))
-        parts.append(plain or type(node).__name__)
-        run_id = _names_run(node)
-        inside = isinstance(node, ast.ClassDef)
-        for name in node._fields:
-            if name in _SILENT or (plain and name == "simple"):
+    parts, queue, fields = [], list(trees), set()
+    for node in queue:
+        kind = type(node)
+        if kind is ast.ClassDef:
+            fields.update(node.body)
+        plain = _PLAIN.get(kind) if node not in fields else None
+        parts.append(plain or kind.__name__)
+        run_id = kind in _GIVING and _names_run(node)
+        for name in _spoken(kind):
+            if plain and name == "simple":
                 continue
             value = getattr(node, name, None)
             if plain and name == "target":
-                name, value = "targets", [value]
-            if name == "body" and isinstance(node, _DOCUMENTED):
-                value = _without_docstring(value)
+                value = [value]
             if isinstance(value, ast.AST):
                 if run_id and name == "value" and isinstance(value, ast.Constant):
                     parts.append("run id")
                 else:
                     parts.append("1")
-                    queue.append((value, inside and name == "body"))
+                    queue.append(value)
             elif isinstance(value, list):
+                value = _without_docstring(value) if name == "body" and kind in _DOCUMENTED else value
                 children = [child for child in value if isinstance(child, ast.AST)]
                 rest = [child for child in value if not isinstance(child, ast.AST)]
                 parts.append(f"{len(children)}{rest or ''}")
-                queue += [(child, inside and name == "body") for child in children]
+                queue += children
             else:
                 parts.append(f"{type(value).__name__} {value!r}")
     return hashlib.sha256("\n".join(parts).encode(errors="backslashreplace")).hexdigest()
 
 
-def _names_run(node: ast.AST) -> bool:
+@cache
+def _spoken(kind: type[ast.AST]) -> tuple[str, ...]:
+    """The fields of a kind of node that tell one code from another."""
+    return tuple(name for name in kind._fields if name not in _SILENT)
+
+
+def _names_run(node: ast.Assign | ast.AnnAssign | ast.keyword) -> bool:
     """Whether a statement or keyword argument gives a run its id."""
     if isinstance(node, ast.Assign):
         targets = node.targets
     elif isinstance(node, ast.AnnAssign):
         targets = [node.target]
     else:
-        return isinstance(node, ast.keyword) and bool(node.arg and _RUN_ID.search(node.arg))
+        return bool(node.arg and _RUN_ID.search(node.arg))
     names = [getattr(target, "id", None) or getattr(target, "attr", None) or "" for target in targets]
     return all(map(_RUN_ID.search, names))
 

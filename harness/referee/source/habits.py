@@ -51,28 +51,33 @@ def habit_facts(names: Names) -> dict:
     module, line] of the model's width, wherever a literal gives it."""
     weights, seeds, outside, widths = [], [], [], []
     steps: dict[str, list] = {}
-    for module, nodes in names.nodes.items():
-        for node in nodes:
-            place = [module, getattr(node, "lineno", 0)]
-            if isinstance(node, ast.Call):
-                if how := _loads_weights(names, node):
-                    weights.append([how, *place])
-                if (seed := _fixed_seed(names, node)) is not None:
-                    seeds.append([seed, *place])
-            if (
-                isinstance(node, ast.Constant)
-                and isinstance(node.value, (str, bytes))
-                and len(node.value) > LONGEST_LITERAL
-            ):
-                weights.append([f"a literal of {len(node.value):,} characters", *place])
-            if (variable := _variable_read(names, node)) is not None and not LAUNCH_VARIABLES.fullmatch(variable):
-                outside.append([variable, *place])
-            for name, value in _set_by(node):
-                if name in _WIDTHS and (width := whole_number(value)) is not None:
-                    widths.append([width, *place])
-                elif name in _STEPS or (_EXTENSION.search(name) and ("iteration" in name or "step" in name)):
-                    steps.setdefault(name, []).append(whole_number(value))
+    for node in names.of(ast.Call, ast.Constant):
+        if how := _loads_weights(names, node) if isinstance(node, ast.Call) else _long_literal(node):
+            weights.append([how, *_place(names, node)])
+    for node in names.of(ast.Call):
+        if (seed := _fixed_seed(names, node)) is not None:
+            seeds.append([seed, *_place(names, node)])
+    for node in names.of(ast.Call, ast.Subscript):
+        if (variable := _variable_read(names, node)) is not None and not LAUNCH_VARIABLES.fullmatch(variable):
+            outside.append([variable, *_place(names, node)])
+    for node in names.of(ast.Assign, ast.AnnAssign, ast.keyword):
+        for name, value in _set_by(node):
+            if name in _WIDTHS and (width := whole_number(value)) is not None:
+                widths.append([width, *_place(names, node)])
+            elif name in _STEPS or (_EXTENSION.search(name) and ("iteration" in name or "step" in name)):
+                steps.setdefault(name, []).append(whole_number(value))
     return {"weights": weights, "seeds": seeds, "outside": outside, "steps": steps, "widths": widths}
+
+
+def _place(names: Names, node: ast.AST) -> tuple[str, int]:
+    return names.module_of(node), node.lineno
+
+
+def _long_literal(node: ast.Constant) -> str:
+    """What is said of a literal that weights would fit into, "" of any other."""
+    if isinstance(node.value, (str, bytes)) and len(node.value) > LONGEST_LITERAL:
+        return f"a literal of {len(node.value):,} characters"
+    return ""
 
 
 def _loads_weights(names: Names, call: ast.Call) -> str:

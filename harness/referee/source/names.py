@@ -8,11 +8,13 @@ import ast
 import builtins
 from collections import Counter
 
+from harness.referee.source.nodes import SCOPES, Nodes
+
 CONFIG_MODULES = ("torch._inductor.config", "torch._dynamo.config", "torch._functorch.config", "torch.compiler.config")
 _CONFIG_NAMES = {"config", "inductor_config", "dynamo_config"}
-_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef, ast.Module)
-_IMPORTS = (ast.Import, ast.ImportFrom)
-_TELLING = (ast.Name, ast.Attribute, ast.Call, ast.Constant)
+_BINDING = (ast.Name, ast.arg, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_BINDING += (ast.ExceptHandler, ast.MatchAs, ast.MatchStar, ast.Assign, ast.AnnAssign, ast.NamedExpr)
+_LITERALS = {ast.Constant, ast.UnaryOp, ast.BinOp, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.Call}
 _ROUNDS = 25
 
 
@@ -28,51 +30,33 @@ def canonical(origin: str) -> str:
 
 def constant(node: ast.AST | None):
     """The value of a literal (numbers, strings, None, dicts of them...), or `...` where it is none."""
+    if type(node) not in _LITERALS:
+        return ...
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError, AttributeError):
         return ...
 
 
-class Names:
-    """The names of all modules of one script: `modules` maps a module's name ("" for the script) to its tree.
+class Names(Nodes):
+    """The names of all modules of one script, over its nodes.
 
     `settled` is False if aliases of aliases were still being followed when patience ended.
     """
 
     def __init__(self, modules: dict[str, ast.Module]):
-        self.modules = modules
-        self.parent: dict[ast.AST, ast.AST] = {}
-        self.module_of: dict[ast.AST, str] = {}
-        self.nodes: dict[str, list[ast.AST]] = {}
-        self._scope: dict[ast.AST, ast.AST] = {}
-        self._leaves: dict[ast.AST, list[ast.AST]] = {}
-        self._bound: dict[ast.AST, set[str]] = {}
+        super().__init__(modules)
+        self._binders: dict[tuple[ast.AST, str], ast.AST | None] = {}
+        self._resolved: dict[object, set[str]] = {}
+        self._bound: dict[ast.AST, set[str]] = {scope: set() for scope in self.of(*SCOPES)}
         self._origins: dict[tuple[ast.AST, str], set[str]] = {}
         self._values: dict[tuple[ast.AST, str], list[ast.AST]] = {}
         self._bindings: Counter = Counter()
         self._foreign: dict[ast.AST, set[str]] = {}
         for name, tree in modules.items():
-            self._link(name, tree)
-        for name, tree in modules.items():
-            self._bind(self.nodes[name], tree)
-        self._imports = [node for nodes in self.nodes.values() for node in nodes if isinstance(node, _IMPORTS)]
+            self._bind(name, tree)
+        self._imports = self.of(ast.Import, ast.ImportFrom)
         self.settled = any(not self._propagate() for _ in range(_ROUNDS))
-
-    def scope(self, node: ast.AST) -> ast.AST:
-        """The function, class or module that `node` stands in; a module stands in itself."""
-        return self._scope.get(node, node)
-
-    def leaves(self, node: ast.AST) -> list[ast.AST]:
-        """Names, attributes, calls and literals in `node`, itself among them: what says where a value comes from."""
-        if node not in self._leaves:
-            self._leaves[node] = [each for each in ast.walk(node) if isinstance(each, _TELLING)]
-        return self._leaves[node]
-
-    def ancestors(self, node: ast.AST):
-        """The nodes around `node`, innermost first."""
-        while (node := self.parent.get(node)) is not None:
-            yield node
 
     def value(self, node: ast.AST | None):
         """Like `constant`, and a name that is assigned exactly once stands for the literal it was given."""
@@ -80,28 +64,35 @@ class Names:
             given = self._values.get((scope, node.id), [])
             if len(given) == 1 and self._bindings[scope, node.id] == 1:
                 node = given[0]
-        if isinstance(node, ast.Call) and self.resolve(node.func) == {"builtins.dict"} and not node.args:
+        if isinstance(node, ast.Call) and self._trace(node.func) == {"builtins.dict"} and not node.args:
             keys = {keyword.arg: self.value(keyword.value) for keyword in node.keywords}
             return ... if None in keys else keys
         return constant(node)
 
-    def resolve(self, node: ast.AST | None, depth: int = 0) -> set[str]:
+    def resolve(self, node: ast.AST | None) -> set[str]:
         """The origins that `node` may have; empty if it is nothing that imports or assignments account for."""
+        key = (self.scope(node), node.id) if isinstance(node, ast.Name) else node
+        if key not in self._resolved:
+            self._resolved[key] = self._trace(node)
+        return self._resolved[key]
+
+    def _trace(self, node: ast.AST | None, depth: int = 0) -> set[str]:
+        """`resolve`, by what is known of the names so far."""
         if node is None or depth > 50:
             return set()
         if isinstance(node, ast.Name):
             return self._name(node)
         if isinstance(node, ast.Attribute):
-            return {found for base in self.resolve(node.value, depth + 1) for found in self._member(base, node.attr)}
+            return {found for base in self._trace(node.value, depth + 1) for found in self._member(base, node.attr)}
         if isinstance(node, ast.Subscript):
             return self._item(node, depth)
         if isinstance(node, ast.Call):
             return self._result(node, depth)
         if isinstance(node, ast.IfExp):
-            return self.resolve(node.body, depth + 1) | self.resolve(node.orelse, depth + 1)
+            return self._trace(node.body, depth + 1) | self._trace(node.orelse, depth + 1)
         if isinstance(node, ast.BoolOp):
-            return set().union(*(self.resolve(each, depth + 1) for each in node.values))
-        return self.resolve(node.value, depth + 1) if isinstance(node, ast.NamedExpr) else set()
+            return set().union(*(self._trace(each, depth + 1) for each in node.values))
+        return self._trace(node.value, depth + 1) if isinstance(node, ast.NamedExpr) else set()
 
     def _name(self, node: ast.Name) -> set[str]:
         scope = self.binder(node)
@@ -115,13 +106,18 @@ class Names:
 
     def binder(self, node: ast.Name) -> ast.AST | None:
         """The scope that binds the name, by Python's rule: class bodies are seen only from within themselves."""
-        own = scope = self.scope(node)
-        while True:
-            if node.id in self._bound[scope] and (scope is own or not isinstance(scope, ast.ClassDef)):
-                return scope
+        place = self.scope(node), node.id
+        if place not in self._binders:
+            self._binders[place] = self._binder_from(*place)
+        return self._binders[place]
+
+    def _binder_from(self, own: ast.AST, name: str) -> ast.AST | None:
+        scope = own
+        while name not in self._bound[scope] or (scope is not own and isinstance(scope, ast.ClassDef)):
             if isinstance(scope, ast.Module):
                 return None
             scope = self.scope(scope)
+        return scope
 
     def _member(self, base: str, attribute: str) -> set[str]:
         if base.startswith("@") and "." not in base:
@@ -133,7 +129,7 @@ class Names:
 
     def _item(self, node: ast.Subscript, depth: int) -> set[str]:
         key, found = self.value(node.slice), set()
-        for base in self.resolve(node.value, depth + 1):
+        for base in self._trace(node.value, depth + 1):
             if isinstance(key, str) and base == "sys.modules":
                 found.add(canonical(key))
             elif base.startswith(CONFIG_MODULES):
@@ -144,9 +140,9 @@ class Names:
 
     def _result(self, node: ast.Call, depth: int) -> set[str]:
         found, first = set(), node.args[0] if node.args else None
-        for function in self.resolve(node.func, depth + 1):
+        for function in self._trace(node.func, depth + 1):
             if function == "builtins.getattr" and len(node.args) > 1 and isinstance(self.value(node.args[1]), str):
-                for base in self.resolve(first, depth + 1):
+                for base in self._trace(first, depth + 1):
                     for part in [self.value(node.args[1])]:
                         found |= self._member(base, part)
             elif function in ("importlib.import_module", "builtins.__import__") and isinstance(self.value(first), str):
@@ -155,39 +151,21 @@ class Names:
             elif function == "sys.modules.get" and isinstance(self.value(first), str):
                 found |= self._module(self.value(first))
             elif function == "builtins.vars":
-                found |= {f"{base}.__dict__" for base in self.resolve(first, depth + 1)}
+                found |= {f"{base}.__dict__" for base in self._trace(first, depth + 1)}
             elif function in ("builtins.globals", "builtins.locals"):
-                found.add(f"@{self.module_of[node]}.__dict__")
+                found.add(f"@{self.module_of(node)}.__dict__")
             elif function == "functools.partial":
-                found |= self.resolve(first, depth + 1)
+                found |= self._trace(first, depth + 1)
         return found
 
     def _module(self, path: str) -> set[str]:
         return {f"@{path}"} if path in self.modules else {canonical(path)}
 
-    def _link(self, name: str, tree: ast.Module) -> None:
-        """Note every node of a module with its parent, breadth first; what has no parts (`pass`, `+`) is left out."""
-        nodes, parent, scope = [tree], self.parent, self._scope
-        for node in nodes:
-            inner, around = isinstance(node, _SCOPES), scope.get(node, node)
-            if inner:
-                self._bound[node] = set()
-            for field in node._fields:
-                value = getattr(node, field, None)
-                for child in value if isinstance(value, list) else (value,):
-                    if isinstance(child, ast.AST) and child._fields:
-                        parent[child] = node
-                        scope[child] = node if inner else around
-                        nodes.append(child)
-        self.nodes[name] = nodes
-        self.module_of |= dict.fromkeys(nodes, name)
-
-    def _bind(self, nodes: list[ast.AST], tree: ast.Module) -> None:
+    def _bind(self, module: str, tree: ast.Module) -> None:
         """Note which scope binds which name, and the values given to it."""
-        for node in nodes:
-            if isinstance(node, (ast.Global, ast.Nonlocal)):
-                self._foreign.setdefault(self.scope(node), set()).update(node.names)
-        for node in nodes:
+        for node in self.of(ast.Global, ast.Nonlocal, module=module):
+            self._foreign.setdefault(self.scope(node), set()).update(node.names)
+        for node in self.of(*_BINDING, module=module):
             for name in _names_bound_by(node):
                 owner = self._owner(node, name, tree)
                 self._bound[owner].add(name)
@@ -213,13 +191,13 @@ class Names:
         return tree if name in self._foreign.get(scope, ()) else scope
 
     def _function_of(self, argument: ast.arg) -> ast.AST:
-        return next(node for node in self.ancestors(argument) if isinstance(node, _SCOPES))
+        return next(node for node in self.ancestors(argument) if type(node) in SCOPES)
 
     def _propagate(self) -> bool:
         """One round of following imports and assignments; True if anything new was learnt."""
         before = sum(map(len, self._origins.values()))
         for node in self._imports:
-            name = self.module_of[node]
+            name = self.module_of(node)
             tree = self.modules[name]
             if isinstance(node, ast.ImportFrom):
                 self._import_from(node, name, tree)
@@ -229,7 +207,7 @@ class Names:
                 self._learn(node, alias.asname or path, self._module(path), tree)
         for (scope, name), values in self._values.items():
             for value in values:
-                self._origins.setdefault((scope, name), set()).update(self.resolve(value))
+                self._origins.setdefault((scope, name), set()).update(self._trace(value))
         return sum(map(len, self._origins.values())) > before
 
     def _import_from(self, node: ast.ImportFrom, name: str, tree: ast.Module) -> None:

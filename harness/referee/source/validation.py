@@ -9,9 +9,12 @@ import re
 
 from harness.referee.source.names import Names
 
+_FILES = object()
 _VALIDATION_FILES = re.compile(r"val[^/]*\.bin$|_val_|^val$|^validation$")
 _EVALUATION = re.compile(r"(^|_)(eval|evaluate|evaluation|val|valid|validate|validation|last_step)(_|$)")
 _SHARDS = ("fineweb_train_000001.bin", "fineweb_val_000000.bin")
+_ASSIGNMENTS = (ast.Assign, ast.AnnAssign)
+_CUTTERS = {"builtins.range", "builtins.min", "itertools.islice"}
 READ_CALLS = {"fromfile", "memmap", "from_file", "frombuffer", "readinto"}
 
 
@@ -25,21 +28,16 @@ def validation_facts(names: Names) -> dict:
 
 def _validation_reads(names: Names) -> list:
     """Where the script takes tokens from validation files, followed through the names that hold files and streams."""
-    nodes = names.nodes[""]
-    stained: set = set()
-    grown = True
-    while grown:
-        before = len(stained)
-        for node in nodes:
-            for target, value in _assignments(node):
-                if _touches(names, value, stained):
-                    stained |= set(_keys(names, target))
-        grown = len(stained) > before
+    given = [pair for node in names.of(*_ASSIGNMENTS, module="") for pair in _assignments(node)]
+    sources = [(set(_keys(names, target)), _held(names, value)) for target, value in given]
+    stained = {_FILES}
+    while fresh := {key for targets, held in sources if not held.isdisjoint(stained) for key in targets - stained}:
+        stained |= fresh
     reads = []
-    for node in nodes:
+    for node in names.of(ast.For, ast.comprehension, ast.Call, module=""):
         taken = node.iter if isinstance(node, (ast.For, ast.comprehension)) else node
         is_read = taken is not node or (isinstance(node, ast.Call) and _takes(node))
-        if is_read and _touches(names, taken, stained):
+        if is_read and not _held(names, taken).isdisjoint(stained):
             reads.append((_where(names, taken), taken.lineno))
     return [list(each) for each in dict.fromkeys(reads)]
 
@@ -47,36 +45,40 @@ def _validation_reads(names: Names) -> list:
 def _val_share(names: Names) -> list:
     """Where fewer validation batches are taken than `val_tokens` asks for: a literal that divides it, or what comes of
     it, and is no size that validation is read with; a loop over them that is left early."""
-    nodes = [node for each in names.nodes.values() for node in each]
-    pairs = [(plain(target), value) for node in nodes for target, value in _assignments(node) if plain(target)]
+    given = [pair for node in names.of(*_ASSIGNMENTS) for pair in _assignments(node)]
+    pairs = [(plain(target), value) for target, value in given if plain(target)]
     counts = {"val_tokens"}
     for _ in range(3):
         counts |= {name for name, value in pairs if not isinstance(value, ast.Call) and _mentions(names, value, counts)}
-    sizes = [
+    found = []
+    for node in names.of(ast.BinOp, ast.Call, ast.For):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.FloorDiv, ast.Div, ast.Mult, ast.Sub)):
+            literal = names.value(node.right) if isinstance(node.right, (ast.Constant, ast.Name)) else ...
+            shrinks = type(literal) in (int, float) and literal != 1 and _mentions(names, node.left, counts)
+            if shrinks and literal not in _sizes(names):
+                found.append([ast.unparse(node)[:60], names.module_of(node), node.lineno])
+        elif isinstance(node, ast.Call) and _cuts(names, node, counts):
+            found.append([ast.unparse(node)[:60], names.module_of(node), node.lineno])
+        elif isinstance(node, ast.For) and _mentions(names, node.iter, counts) and any(map(_leaves, node.body)):
+            found.append(["a loop over validation batches that is left early", names.module_of(node), node.lineno])
+    return found
+
+
+def _sizes(names: Names) -> list:
+    """The values that calls are given: what a count is divided by to fit one of them leaves nothing out."""
+    return [
         names.value(each)
-        for node in nodes
-        if isinstance(node, ast.Call) and plain(node.func) != "range"
+        for node in names.of(ast.Call)
+        if plain(node.func) != "range"
         for each in [*node.args, *(keyword.value for keyword in node.keywords)]
         if isinstance(each, (ast.Constant, ast.Name))
     ]
-    found = []
-    for node in nodes:
-        if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.FloorDiv, ast.Div, ast.Mult, ast.Sub)):
-            literal = names.value(node.right) if isinstance(node.right, (ast.Constant, ast.Name)) else ...
-            shrinks = type(literal) in (int, float) and literal != 1 and literal not in sizes
-            if shrinks and _mentions(names, node.left, counts):
-                found.append([ast.unparse(node)[:60], names.module_of[node], node.lineno])
-        elif isinstance(node, ast.Call) and _cuts(names, node, counts):
-            found.append([ast.unparse(node)[:60], names.module_of[node], node.lineno])
-        elif isinstance(node, ast.For) and _mentions(names, node.iter, counts) and any(map(_leaves, node.body)):
-            found.append(["a loop over validation batches that is left early", names.module_of[node], node.lineno])
-    return found
 
 
 def _cuts(names: Names, call: ast.Call, counts: set[str]) -> bool:
     """Whether a call makes less of a count: a range that starts late or strides, the smaller of two, a slice."""
     functions = names.resolve(call.func)
-    if not functions & {"builtins.range", "builtins.min", "itertools.islice"}:
+    if not functions & _CUTTERS:
         return False
     literals = [type(names.value(each)) is int and names.value(each) not in (0, 1) for each in call.args]
     return any(literals) and any(_mentions(names, each, counts) for each in call.args)
@@ -93,23 +95,21 @@ def _leaves(statement: ast.AST) -> bool:
 def _globs(names: Names) -> list:
     """File patterns that take validation shards for training, or a train shard for validation."""
     found = []
-    for node in (node for each in names.nodes.values() for node in each):
-        place = [names.module_of[node], getattr(node, "lineno", 0)]
+    for node in names.of(ast.Constant, *_ASSIGNMENTS):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith(".bin"):
             pattern = node.value.rpartition("/")[2]
             if all(fnmatch.fnmatchcase(shard, pattern) for shard in _SHARDS):
-                found.append([node.value, "both", *place])
+                found.append([node.value, "both", names.module_of(node), node.lineno])
         for target, value in _assignments(node):
-            text = names.value(value)
-            named = _EVALUATION.search(plain(target) or "")
-            if named and isinstance(text, str) and "_train_" in text and text.endswith(".bin"):
-                found.append([text, "train", *place])
+            text = names.value(value) if _EVALUATION.search(plain(target) or "") else None
+            if isinstance(text, str) and "_train_" in text and text.endswith(".bin"):
+                found.append([text, "train", names.module_of(node), node.lineno])
     return found
 
 
 def _assignments(node: ast.AST) -> list[tuple[ast.AST, ast.AST]]:
     """(target, value) pairs of an assignment, `a, b = c, d` taken apart."""
-    if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
+    if not isinstance(node, _ASSIGNMENTS) or node.value is None:
         return []
     pairs = []
     for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
@@ -139,13 +139,12 @@ def _takes(call: ast.Call) -> bool:
     return name in READ_CALLS or name in ("next", "send", "open_shard") or name.startswith(("next_", "_load", "load"))
 
 
-def _touches(names: Names, node: ast.AST, stained: set) -> bool:
-    for each in names.leaves(node):
-        if isinstance(each, ast.Constant) and isinstance(each.value, str) and _VALIDATION_FILES.search(each.value):
-            return True
-        if isinstance(each, (ast.Name, ast.Attribute)) and not stained.isdisjoint(_keys(names, each)):
-            return True
-    return False
+def _held(names: Names, node: ast.AST) -> set:
+    """What the variables in an expression are known by, and _FILES if it names files of validation data."""
+    leaves = names.leaves(node)
+    texts = [each.value for each in leaves if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    held = {_FILES} if any(map(_VALIDATION_FILES.search, texts)) else set()
+    return held.union(*(_keys(names, each) for each in leaves if isinstance(each, (ast.Name, ast.Attribute))))
 
 
 def plain(node: ast.AST) -> str | None:

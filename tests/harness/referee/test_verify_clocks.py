@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from harness.referee.verify import verify
-from timing.clock import timed_lines
 from timing.log import read_log
 from timing.stutter import stutter
+from timing.timed import TimedLines
 
 
 def stuttering(every, pace=60.0):
@@ -69,7 +69,7 @@ def test_a_step_of_many_seconds_is_noted(forge, status, evidence):
 
 
 def test_stutter_is_told_of_lines_of_their_own_step_only(forge):
-    seen = stutter(timed_lines(read_log(forge.log())))
+    seen = stutter(TimedLines(read_log(forge.log())))
     assert (seen.steps, seen.idle, seen.longest_idle) == (600, 0, 0)
     assert seen.usual_ms == pytest.approx(62, abs=2)
 
