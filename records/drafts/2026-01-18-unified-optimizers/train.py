@@ -3,7 +3,7 @@
 Claim      1.748 minutes on the leaderboard; its eight public logs average 104.458 s = 1.741 minutes.
            Validation loss 3.2782 ± 0.0015 (n = 8, one-sided p = 0.006 against the target of 3.28), FineWeb.
 Hardware   8x NVIDIA H100 80GB HBM3, PyTorch 2.10.0.dev20251210+cu126; 1,765 steps of 131,072, then 262,144, then
-           393,216 tokens, 59.18 ms each.
+           393,216 tokens, 59.20 ms each.
 New        One optimizer knows all parameters: a table says how each learns, two lists in which order gradients leave
            and updates are made. All attention matrices are one parameter and all MLP matrices another, which divide
            evenly by 8 ranks once the MLP's has a twelfth, unused layer; nothing is stacked or copied. The head is
@@ -131,6 +131,7 @@ class Settings:
     learning_rate_stages: tuple = (1.0, 1.52, 1.73)  # its plateau: about the batch's growth to the power 0.6, 0.5
     final_learning_rate: float = 0.1  # as a fraction of the first plateau
     adam_learning_rate: float = 0.008
+    head_learning_rate: float = 0.008  # Adam's for the head and the embedding
     adam_epsilon: float = 1e-10
     adam_weight_decay: float = 0.005  # times the rate squared
     adam_every: int = 2  # Adam steps on the sum of this many steps' gradients
@@ -1245,7 +1246,8 @@ if model.fp8 and device.type == "cuda" and torch.cuda.get_device_capability(devi
 share = 1 / settings.rows_per_step  # gradients are summed over rows and ranks; the optimizers take the mean of rows
 rules = {}
 for name, rate, decay, *betas in settings.adam_parameters:
-    rate, decay = rate * settings.adam_learning_rate, decay * settings.adam_weight_decay
+    rate *= settings.head_learning_rate if name in ("lm_head", "embedding") else settings.adam_learning_rate
+    decay *= settings.adam_weight_decay
     rules[name] = Adam(model.get_parameter(name), rate, decay, betas, settings.adam_epsilon, share)
 bank_rows = {"attention_bank": settings.model_dim, "mlp_bank": settings.mlp_dim}
 for name, factors in settings.muon_parameters:

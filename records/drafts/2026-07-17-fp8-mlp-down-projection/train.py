@@ -13,7 +13,7 @@ New        The MLP's second product is computed from 8-bit factors in training's
 Parent     88 (2026-07-13): prefix token prediction loss.
 Credit     @Mister-dev-oss, @CerovazS, @MarioPaerle, @GabrieleCirillo, @crisostomi
 Source     https://github.com/KellerJordan/modded-nanogpt/pull/342
-Rules      edition 2025-02-01: untimed warmup steps, state restored, then every training step is timed.
+Rules      edition 2025-02-01: 14 untimed warmup steps, state restored, then every training step is timed.
 
 Run        torchrun --standalone --nproc_per_node=8 train.py        1, 2 and 4 ranks train on the same tokens: each
                                                                     rank takes 8/N of the step's 8 rows in turn.
@@ -28,6 +28,8 @@ Not as published, without effect on the mathematics:
   - FlashAttention 3 is used where it is installed; otherwise PyTorch's own FlashAttention 2.
   - The banks are padded for 8 ranks at any number of ranks. A tall matrix is orthogonalised through its transpose.
   - The maximum of a layer's activations is one atomic number, not one per program of the kernel.
+  - The up matrices are divided by their scale and rounded to fp8 at once (published: through bf16).
+  - A warmup step takes one row per rank.
   - Any number of ranks above one exchanges the bigram table's gradient by touched rows (published: 8 alone).
 With an effect on it, should it ever happen:
   - Once fp8 clips a thousandth of the head's weights, head and MLPs go on in bf16, and the log says so.
@@ -634,9 +636,9 @@ POLAR_EXPRESS = (
 @fast
 def polar_express(matrices: Tensor) -> Tensor:
     """The nearest (semi-)orthogonal matrix to each of a batch (n, rows, columns), roughly: singular values end between
-    0.86 and 1.14. Computed in bf16, a tall matrix through its transpose; zero stays zero."""
-    tall = matrices.size(-2) > matrices.size(-1)
+    0.86 and 1.14. Computed in bf16; zero stays zero."""
     x = matrices.bfloat16()
+    tall = x.size(-2) > x.size(-1)
     x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-6)
     x = x.contiguous()
@@ -645,7 +647,8 @@ def polar_express(matrices: Tensor) -> Tensor:
     for a, b, c in POLAR_EXPRESS:
         symmetric_matmul(x, out=gram)
         symmetric_matmul(gram, out=polynomial, alpha=c, beta=b)
-        x = torch.baddbmm(x, polynomial, x, beta=a)
+        # `baddbmm` copies x first: for the large matrices a product and an addition are faster.
+        x = torch.bmm(polynomial, x).add_(x, alpha=a) if tall else torch.baddbmm(x, polynomial, x, beta=a)
     return x.mT if tall else x
 
 
@@ -1003,8 +1006,8 @@ def normal_(weight: Tensor, std: float) -> Tensor:
 
 
 class Rotary(nn.Module):
-    """Rotary positions (Su et al. 2021, arXiv 2104.09864) on the first half of a head's dimensions, in neighbouring
-    pairs; the other half does not turn. Tables and rotation in bf16.
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864) on the first half of the head's channels, in adjacent pairs;
+    the others do not turn. Tables and rotation in bf16.
 
     YaRN (Peng et al. 2023, arXiv 2309.00071): when the attention window grows, frequencies that turn less than once
     in the old window are slowed by old/new, those that turn more than 32 times are kept, and those between are
@@ -1021,8 +1024,8 @@ class Rotary(nn.Module):
 
     def reset(self):
         """Back to the frequencies and the softmax scale of step 0."""
-        turns = torch.linspace(0, 1, steps=self.head_dim // 4, device=self.cos.device)
-        self.frequencies = (1 / self.base) ** turns
+        quarter = self.head_dim // 4
+        self.frequencies = (1 / self.base) ** torch.linspace(0, 1, steps=quarter, device=self.cos.device)
         self.attention_scale = self.first_scale
         self.fill_tables()
 
@@ -1042,14 +1045,14 @@ class Rotary(nn.Module):
         self.sin.copy_(angles.sin())
 
     def forward(self, x: Tensor, paired: bool) -> Tensor:
-        """Rotate (T, heads, head_dim). Paired, a token takes up two positions: even heads are rotated for the first of
-        them, odd heads for the second."""
-        turning, still = x.unflatten(1, (-1, 2)).chunk(2, dim=-1)
-        length, positions = (2 * x.size(0), 2) if paired else (x.size(0), 1)
-        cos, sin = (table[:length].view(x.size(0), 1, positions, -1) for table in (self.cos, self.sin))
+        """Rotate (T, heads, head_dim) by each token's position; paired, even heads by twice that, odd heads by one more
+        than twice."""
+        count = 2 if paired else 1
+        cos, sin = (table[: count * x.size(0)].view(x.size(0), 1, count, -1) for table in (self.cos, self.sin))
+        turning, still = x.unflatten(1, (-1, count)).chunk(2, dim=-1)
         even, odd = turning.unflatten(-1, (-1, 2)).unbind(-1)
         turned = torch.stack([even * cos + odd * sin, odd * cos - even * sin], dim=-1).flatten(-2)
-        return torch.cat([turned, still], dim=-1).view_as(x)
+        return torch.cat([turned, still], dim=-1).flatten(1, 2)
 
 
 def shift_keys(key: Tensor) -> Tensor:
@@ -1156,12 +1159,12 @@ class GPT(nn.Module):
 
     def initialise(self):
         """The matrices that the stream is read by get a standard deviation of 0.5 / sqrt(model_dim), the values' output
-        matrices too; of the MLP, those that add to the stream are zero. Padding is zero."""
+        matrices too; of the MLP, those that add to the stream are zero. So is the padding of attention's banks."""
         s, heads = self.settings, self.settings.num_heads
         bound = math.sqrt(3) * 0.5 / math.sqrt(s.model_dim)
         uniform_(self.query_key_bank[: heads * len(self.attention_layers)], bound)
         uniform_(self.value_output_bank[: 2 * len(self.attention_layers)], bound)
-        uniform_(self.mlp_bank[: s.num_layers, 0], bound)
+        uniform_(self.mlp_bank[:, 0], bound)
         normal_(self.lm_head, s.head_std)
         self.embedding.copy_(self.lm_head.T)
         normal_(self.value_tables, s.value_std)
