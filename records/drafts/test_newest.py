@@ -1,11 +1,17 @@
 """What record 89 says it does, held to its sheet's figures and to plain definitions, at toy size on the CPU."""
 
+import base64
 import math
+import re
+import shutil
 
 import numpy as np
 import pytest
+import smoke
 import torch
 import torch.nn.functional as F
+
+from harness.archive.find import load
 
 TOY = {"vocab_size": 160, "bigram_rows": 97, "sign_rows": 16, "model_dim": 32, "num_heads": 2, "head_dim": 16}
 TOY |= {"mlp_dim": 64, "hidden_dim": 8, "window_block": 8, "row_tokens": 64, "val_row_tokens": 64}
@@ -248,11 +254,13 @@ def test_a_token_sees_nothing_of_what_comes_later(toy):
     assert torch.equal(x[:40], y[:40]) and not torch.equal(x[40:], y[40:])
 
 
-def test_normuon_keeps_32_bits_and_adam_decays_with_caution(record, one_rank):
+@pytest.mark.parametrize("rows, columns", [(64, 16), (16, 16), (8, 32)])
+def test_normuon_keeps_32_bits(record, one_rank, rows, columns):
+    """Sheet 89, 4.12: statistics by row, or by column where there are more of these."""
     torch.manual_seed(1)
-    bank = torch.nn.Parameter(torch.randn(4, 2, 64, 16).bfloat16())
-    trained = record.NorMuon(bank, 64, (2.0, 4.0), 0.023, 1.2, 0.9, 0.125)
-    value, buffer, second = bank.detach().float().flatten(0, 1), torch.zeros(8, 64, 16), 0
+    bank = torch.nn.Parameter(torch.randn(4, 2, rows, columns).bfloat16())
+    trained = record.NorMuon(bank, rows, (2.0, 4.0), 0.023, 1.2, 0.9, 0.125)
+    value, buffer, second = bank.detach().float().flatten(0, 1), torch.zeros(8, rows, columns), 0
     for _ in range(3):
         bank.grad = torch.randn(bank.shape).bfloat16()
         gradient = bank.grad.float().flatten(0, 1) / 8
@@ -262,11 +270,11 @@ def test_normuon_keeps_32_bits_and_adam_decays_with_caution(record, one_rank):
         # By the same operations as the record's: a rounding that fell otherwise would be seen in all that follows.
         buffer = torch.lerp(buffer, gradient, 1 - 0.9)
         o = record.polar_express(torch.lerp(gradient, buffer, 0.9).bfloat16()).float()
-        q = o.square().mean(-1)
+        q = o.square().mean(2 if rows >= columns else 1, keepdim=True)
         second = 0.9 * second + 0.1 * q
         k = second.clamp(min=1e-10) ** -0.5
-        ratio = q.sum(-1).sqrt() / (q * k**2).sum(-1).sqrt()
-        o = (o * (k * ratio[:, None]).bfloat16()[:, :, None]).bfloat16().float()
+        ratio = q.sum((1, 2), keepdim=True).sqrt() / (q * k**2).sum((1, 2), keepdim=True).sqrt()
+        o = (o * (k * ratio).bfloat16()).bfloat16().float()
         rate = 0.023 * 1.52
         rates = rate * 2 * torch.tensor([1.0, 2.0]).repeat(4)[:, None, None]
         value = value - (o * value >= 0) * value * 1.2 * rate * rates - o * rates
@@ -275,6 +283,8 @@ def test_normuon_keeps_32_bits_and_adam_decays_with_caution(record, one_rank):
     assert torch.allclose(whole, value, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(bank.detach().flatten(0, 1).float(), value, rtol=1e-3, atol=1e-3)
 
+
+def test_adam_decays_with_caution(record, one_rank):
     table = torch.nn.Parameter(torch.tensor([[1.0, 1.0], [-1.0, -1.0]]))
     adam = record.Adam(table, 0.1, 5.0, (0.9, 0.99), 1e-10, 1.0)
     table.grad = torch.tensor([[2.0, -2.0], [2.0, -2.0]])
@@ -283,6 +293,20 @@ def test_normuon_keeps_32_bits_and_adam_decays_with_caution(record, one_rank):
     size = 0.1 * math.sqrt(0.01) / 0.1 * 0.1 / math.sqrt(0.01)  # both moments' corrections cancel at the first step
     expected = [[1 - size - 0.05, 1 + size], [-1 - size, -1 + size + 0.05]]
     assert torch.allclose(table.detach(), torch.tensor(expected), atol=1e-6)
+
+
+def test_the_prefix_loss_reads_gpt2s_tokens(folder_of, corpus, tmp_path):
+    """From a file beside the shards, without which it ends in one line. The tokens here are numerals."""
+    record, data = load(folder_of("89")), tmp_path / "data"
+    shutil.copytree(corpus[0], data)
+    settings = {"prefix_loss": True, "num_iterations": 2, "val_loss_every": 0} | smoke.shortest_step(record)
+    with smoke.start(record, 1, data, tmp_path / "without", **settings) as job:
+        (rank,) = job.wait()
+    assert rank.code == 2 and re.fullmatch(r"error: no \S+gpt2.tiktoken, .*: set --prefix_loss false .*\n", rank.stderr)
+    tokens = (base64.b64encode(str(number).encode()).decode() for number in range(50256))
+    (data / "gpt2.tiktoken").write_text("".join(f"{token} {number}\n" for number, token in enumerate(tokens)))
+    with smoke.start(record, 1, data, tmp_path / "with", **settings) as job:
+        assert smoke.finish(job).run.complete
 
 
 def test_kernels_agree_with_their_definitions(record, device):
