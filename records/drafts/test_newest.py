@@ -299,7 +299,7 @@ def test_the_prefix_loss_reads_gpt2s_tokens(folder_of, corpus, tmp_path):
     """From a file beside the shards, without which it ends in one line. The tokens here are numerals."""
     record, data = load(folder_of("89")), tmp_path / "data"
     shutil.copytree(corpus[0], data)
-    settings = {"prefix_loss": True, "num_iterations": 2, "val_loss_every": 0} | smoke.shortest_step(record)
+    settings = {"prefix_loss": True, "num_iterations": 4, "val_loss_every": 0} | smoke.shortest_step(record)
     with smoke.start(record, 1, data, tmp_path / "without", **settings) as job:
         (rank,) = job.wait()
     assert rank.code == 2 and re.fullmatch(r"error: no \S+gpt2.tiktoken, .*: set --prefix_loss false .*\n", rank.stderr)
