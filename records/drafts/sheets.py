@@ -115,7 +115,7 @@ def forward_61(p, s, ids, ends, windows):
         x = (a[0] + m) * x if i == 0 else a[i] * x + m * x0
         if i != 6:
             h, row, in_pairs = norm(x), ATTENTION_LAYERS.index(i), i in (0, 2, 5, 9)
-            q, k, v, o = p["attention_bank"][row].chunk(4)
+            q, k, v, o = p["attention_bank"][row]
             q, k, v = ((h @ w.T).view(tokens, s.num_heads, s.head_dim) for w in (q, k, a[11 + 2 * i] * v))
             where = positions(tokens, s.num_heads, in_pairs)
             q, k = (turned(norm(y), where, s.rotary_base) for y in (q, k))

@@ -152,7 +152,7 @@ def test_normuon_keeps_32_bits(record, one_rank, rows, columns):
     """Sheet 89, 4.12: statistics by row, or by column where there are more of these."""
     torch.manual_seed(1)
     bank = torch.nn.Parameter(torch.randn(4, 2, rows, columns).bfloat16())
-    trained = record.NorMuon(bank, rows, (2.0, 4.0), 0.023, 1.2, 0.9, 0.125)
+    trained = record.NorMuon(bank, (2.0, 4.0), 0.023, 1.2, 0.9, 0.125)
     value, buffer, second = bank.detach().float().flatten(0, 1), torch.zeros(8, rows, columns), 0
     for _ in range(3):
         bank.grad = torch.randn(bank.shape).bfloat16()

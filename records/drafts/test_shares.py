@@ -25,7 +25,7 @@ def as_every_rank(request, monkeypatch):
 def test_a_bank_s_matrices_keep_their_rates_whoever_owns_them(record, as_every_rank):
     """Up and down in turn, also where a rank's share begins with a down matrix, as at 8 ranks."""
     bank = torch.nn.Parameter(torch.randn(12, 2, 8, 4).bfloat16())
-    trained = list(as_every_rank(lambda: record.NorMuon(bank, 8, (2.0, 4.0), 0.1, 0.0, 0.9, 1.0)))
+    trained = list(as_every_rank(lambda: record.NorMuon(bank, (2.0, 4.0), 0.1, 0.0, 0.9, 1.0)))
     assert torch.equal(torch.cat([rank.own for rank in trained]), bank.flatten(0, 1))
     assert torch.cat([rank.factors for rank in trained]).flatten().tolist() == [2.0, 4.0] * 12
 

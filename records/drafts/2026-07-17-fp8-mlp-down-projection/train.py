@@ -259,14 +259,14 @@ class FP8HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, loss_gradient):
         x8_columns, weight8, z, classes, shares, totals, log_sums = ctx.saved_tensors
-        scale = FP8_GRADIENT_SCALE
         rows, columns = capped_cross_entropy_gradient(
             z, classes, shares, totals, log_sums, ctx.cap, ctx.shift, ctx.width
         )
-        x_gradient = scaled_matmul(rows, weight8.T, scale * FP8_WEIGHT_SCALE, torch.bfloat16, False)
-        weight_gradient = scaled_matmul(x8_columns, columns.T, FP8_ACTIVATION_SCALE * scale, torch.float32, False)
-        gradients = x_gradient * loss_gradient, (weight_gradient * loss_gradient).to(torch.bfloat16)
-        return *gradients, None, None, None, None, None, None
+        x_scale, weight_scale = FP8_GRADIENT_SCALE * FP8_WEIGHT_SCALE, FP8_ACTIVATION_SCALE * FP8_GRADIENT_SCALE
+        x_gradient = scaled_matmul(rows, weight8.T, x_scale, torch.bfloat16, False)
+        weight_gradient = scaled_matmul(x8_columns, columns.T, weight_scale, torch.float32, False)
+        weight_gradient = (weight_gradient * loss_gradient).to(torch.bfloat16)
+        return x_gradient * loss_gradient, weight_gradient, None, None, None, None, None, None
 
 
 def wanted_classes(targets: Tensor, prefixes: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -307,9 +307,7 @@ def quantise_columns(x: Tensor, scales: Tensor, out: Tensor):
     out.copy_((x.float() / scales[:, None, None]).clamp(-448, 448).to(torch.float8_e4m3fn).mT)
 
 
-def capped_cross_entropy(
-    z: Tensor, classes: Tensor, shares: Tensor, cap: float, shift: float, width: float
-) -> tuple[Tensor, Tensor]:
+def capped_cross_entropy(z, classes, shares, cap: float, shift: float, width: float) -> tuple[Tensor, Tensor]:
     """Per token, from raw logits z (T, vocabulary) bf16: the loss and the logarithm of the softmax's sum, both fp32.
     The sigmoid is rounded to bf16, here and in the gradient."""
     losses, log_sums = torch.empty(z.size(0), device=z.device), torch.empty(z.size(0), device=z.device)
@@ -832,16 +830,17 @@ class NorMuon:
     momentum and their lower 16 bits, and gives the upper 16 to the others (all-gather).
     """
 
-    def __init__(self, bank, rows: int, factors, learning_rate, weight_decay, beta2: float, gradient_scale: float):
+    def __init__(self, bank, factors, learning_rate, weight_decay, beta2: float, gradient_scale: float):
         self.parameter, self.learning_rate, self.weight_decay = bank, learning_rate, weight_decay
         self.beta2, self.gradient_scale, self.momentum = beta2, gradient_scale, 0.0
-        self.matrices = bank.data.view(-1, rows, bank.size(-1))
+        self.matrices = bank.data.view(-1, *bank.shape[-2:])
         self.own = self.matrices.chunk(dist.get_world_size())[dist.get_rank()]
         repeated = torch.tensor(factors).repeat(len(self.matrices) // len(factors))[:, None, None]
         self.factors = repeated.chunk(dist.get_world_size())[dist.get_rank()].to(bank.device)
         self.low = torch.zeros_like(self.own, dtype=torch.int16)
         self.buffer = torch.zeros_like(self.own, dtype=torch.float32)
-        neurons = (rows, 1) if rows >= bank.size(-1) else (1, bank.size(-1))
+        rows, columns = bank.shape[-2:]
+        neurons = (rows, 1) if rows >= columns else (1, columns)
         self.mean_squares = torch.zeros(len(self.own), *neurons, device=bank.device)
 
     def reset(self):
@@ -1200,8 +1199,7 @@ class GPT(nn.Module):
 
     def gates(self, block: int, x: Tensor) -> list[Tensor]:
         """The coefficients that a gate block makes of x (T, model_dim), each (T, some)."""
-        hidden = F.gelu(F.linear(x, self.gate_first[block]))
-        sizes = self.gate_sizes[block]
+        hidden, sizes = F.gelu(F.linear(x, self.gate_first[block])), self.gate_sizes[block]
         made = F.linear(hidden, self.gate_second[block], self.gate_bias[block])[:, : sum(sizes)]
         return (made * self.gate_scale.bfloat16()).split(sizes, dim=-1)
 
@@ -1236,8 +1234,7 @@ class GPT(nn.Module):
         else:
             y = attend(query, key, value, document_ends, longest, window, scale)
         if dynamic is not None:
-            inputs = query, key, value, *dynamic, document_ends
-            y = y + dynamic_heads(*inputs, s.dynamic_keys, s.dynamic_block, scale)
+            y = y + dynamic_heads(query, key, value, *dynamic, document_ends, s.dynamic_keys, s.dynamic_block, scale)
         if strength is not None:
             y = exclude_self(y, value, strength)
         if gate is not None:
@@ -1271,9 +1268,8 @@ class GPT(nn.Module):
         inputs = document_ends, longest, windows
         maxima, stream = [], {}
         # Each bank is taken apart once: so its gradient is put together once, too.
-        value_output = self.value_output_bank.unbind()
-        attention_matrices = zip(self.query_key_bank.split(heads), value_output[::2], value_output[1::2])
-        attention_matrices = dict(zip(self.attention_layers, attention_matrices))
+        query_key, value_output = self.query_key_bank.split(heads), self.value_output_bank.unbind()
+        attention_matrices = dict(zip(self.attention_layers, zip(query_key, value_output[::2], value_output[1::2])))
         mlp_matrices = [pair.unbind() for pair in self.mlp_bank.unbind()]
 
         embedding = rms_norm(self.smear(F.embedding(tokens, self.embedding)))
@@ -1288,7 +1284,7 @@ class GPT(nn.Module):
                 strength |= dict(zip(s.self_excluding_layers[2:], strengths))
                 output_gates[s.long_layers[1]] = gate
                 injections = injections.split(1, dim=-1)
-                for i, later in enumerate(layer for layer in self.attention_layers[4:-1]):
+                for i, later in enumerate(self.attention_layers[4:-1]):
                     injection[later] = injections[2 * i : 2 * i + 2]
             if layer == s.layer_without_attention:
                 x = x + torch.sigmoid(self.scalars[-1]) * skip * stream[3]
@@ -1569,11 +1565,9 @@ for name, rate, decay, *betas in settings.adam_parameters:
     decay *= settings.adam_weight_decay
     kind = SparseAdam if name == "bigram_table" else Adam
     rules[name] = kind(model.get_parameter(name), rate, decay, betas, settings.adam_epsilon, share)
-bank_rows = {"query_key_bank": 2 * settings.head_dim, "value_output_bank": settings.model_dim}
-bank_rows["mlp_bank"] = settings.mlp_dim
 for name, factors in settings.muon_parameters:
     rates = (settings.muon_learning_rate, settings.muon_weight_decay, settings.muon_beta2)
-    rules[name] = NorMuon(model.get_parameter(name), bank_rows[name], factors, *rates, share)
+    rules[name] = NorMuon(model.get_parameter(name), factors, *rates, share)
 optimizer = Optimizer(rules, settings.sending_order)
 compiled_model = fast(model)
 
