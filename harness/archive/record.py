@@ -21,6 +21,7 @@ class Listed:
     """What the public leaderboard and the linked logs say. A figure that nobody published is None.
 
     `minutes` is the leaderboard's; `logged_minutes` the mean of the public logs where it differs, and `note` says how.
+    `logged_steps` is what these logs ran where they are of another state of the script than `minutes` and `steps`.
     """
 
     minutes: float | None = None
@@ -33,6 +34,7 @@ class Listed:
     torch: str | None = None
     hardware: str | None = None
     logged_minutes: float | None = None
+    logged_steps: int | None = None
     note: str | None = None
 
 
@@ -132,6 +134,7 @@ KEYS = {
     "listed.torch": (str, OPTIONAL),
     "listed.hardware": (str, OPTIONAL),
     "listed.logged_minutes": (float, OPTIONAL),
+    "listed.logged_steps": (int, OPTIONAL),
     "listed.note": (str, OPTIONAL),
     "rules.edition": (str, REQUIRED),
     "rules.kind": (str, REQUIRED),

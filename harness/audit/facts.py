@@ -41,7 +41,7 @@ def audit_listed(record: Record, leaderboard: pd.DataFrame) -> list[Finding]:
     means = (row.mean_val_loss, row.log_val_loss)
     for name, given, known, slack in (
         ("minutes", listed.minutes, (row.listed_minutes,), 0),
-        ("steps", listed.steps, (row.steps,), 0),
+        ("steps", listed.logged_steps or listed.steps, (row.steps,), 0),
         ("tokens_per_step", listed.tokens_per_step, (row.tokens_per_step,), 0),
         ("step_avg_ms", listed.step_avg_ms, (row.log_step_avg_ms,), 0.02),
         ("val_loss", listed.val_loss, means, 6e-5),

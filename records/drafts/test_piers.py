@@ -149,7 +149,7 @@ def test_61_lets_paired_heads_see_each_other(record):
     assert attention.paired and not attention.shifted
     x, qkvo = torch.randn(12, 48).bfloat16(), (torch.randn(192, 48) / 7).bfloat16()
     gate, ends, window = torch.zeros(6, 12).bfloat16(), torch.tensor([0, 5, 12], dtype=torch.int32), 5
-    out = attention(x, qkvo, gate, torch.ones(2), None, None, rotary, ends, 7, window)
+    out = attention(x, qkvo.view(4, 48, 48), gate, torch.ones(2), None, None, rotary, ends, 7, window)
 
     query, key, value = (x.float() @ qkvo[:144].float().T).view(12, 18, 8).chunk(3, dim=1)
     query, key = rotary(record.rms_norm(query), True), rotary(record.rms_norm(key), True)

@@ -15,7 +15,7 @@ from torch import bfloat16, float32
 @dataclass(frozen=True)
 class Start:
     """Normal with deviation `scale`, uniform within ± `scale`, or one of `values`. The first `share` of its memory is
-    drawn so, the rest is zero."""
+    drawn so, or of each part of it along dimension 0; the rest is zero."""
 
     law: str
     dtype: torch.dtype
@@ -23,18 +23,19 @@ class Start:
     values: tuple = ()
     rounded: bool = False  # drawn in fp32, rounded to bf16, kept in fp32
     share: float = 1.0
+    each: bool = False  # a share of each part
 
 
 def normal(scale, dtype=float32, share=1.0):
     return Start("normal", dtype, scale, share=share)
 
 
-def uniform(scale, rounded=False, share=1.0):
-    return Start("uniform", float32, scale, rounded=rounded, share=share)
+def uniform(scale, dtype=float32, rounded=False, share=1.0, each=False):
+    return Start("uniform", dtype, scale, rounded=rounded, share=share, each=each)
 
 
 def fixed(dtype, *values):
-    return Start("fixed", dtype, values=values)
+    return Start("fixed", dtype, values=tuple(torch.tensor(values, dtype=dtype).tolist()))
 
 
 def one(s):
@@ -49,6 +50,15 @@ def linear(s):
 def half(s):
     """Deviation 0.5 / sqrt(inputs)."""
     return math.sqrt(3) * 0.5 / math.sqrt(s.model_dim)
+
+
+def full(s):
+    """Deviation 1 / sqrt(inputs)."""
+    return 2 * half(s)
+
+
+def head(s):
+    return 0.005
 
 
 READING = r"blocks\.\d+\.(attention\.(query|key|value|query_key_value)|mlp\.up)(\.weight)?"  # they read the stream
@@ -66,19 +76,19 @@ TABLE = [
     # The embedding is also the head until 07, and starts as a linear layer.
     ("02", "07", r"embedding\.weight", uniform(linear)),
     ("08", "09", r"embedding\.weight", normal(one)),
-    ("10", "", TABLES, normal(one, bfloat16)),
+    ("10", "49", TABLES, normal(one, bfloat16)),
     ("08", "31", r"lm_head(\.weight)?", fixed(float32, 0.0)),
-    ("32", "", r"lm_head", fixed(bfloat16, 0.0)),
+    ("32", "50", r"lm_head", fixed(bfloat16, 0.0)),
     ("02", "04", r"blocks\.\d+\.attention\.output\.weight", uniform(linear)),
     ("02", "04", r"blocks\.\d+\.mlp\.down\.weight", uniform(lambda s: 1 / math.sqrt(s.mlp_dim))),
-    ("05", "", ADDING, fixed(float32, 0.0)),
+    ("05", "50", ADDING, fixed(float32, 0.0)),
     ("02", "09", READING, uniform(linear)),
     ("10", "17", READING, uniform(linear, rounded=True)),  # the whole model was bf16 for a moment
     ("18", "18", READING, uniform(linear)),
-    ("19", "", READING, uniform(half)),
-    ("27", "", r"blocks\.\d+\.attention\.qkvo", uniform(half, share=3 / 4)),  # the fourth matrix is the output's
+    ("19", "50", READING, uniform(half)),
+    ("27", "50", r"blocks\.\d+\.attention\.qkvo", uniform(half, share=3 / 4)),  # the fourth matrix is the output's
     ("28", "31", r"blocks\.\d+\.attention\.gate", fixed(float32, 0.0)),
-    ("32", "", r"(blocks\.\d+\.attention\.|smear_)gate", fixed(bfloat16, 0.0)),
+    ("32", "50", r"(blocks\.\d+\.attention\.|smear_)gate", fixed(bfloat16, 0.0)),
     # Learnt factors: of the stream and the embedding, of both values, of the skips; from 24 on in one vector.
     ("09", "09", r"blocks\.\d+\.stream_mix", fixed(float32, 0.0, 1.0)),
     ("09", "09", r"blocks\.\d+\.attention\.value_mix", fixed(float32, 0.5)),
@@ -89,7 +99,29 @@ TABLE = [
     ("18", "23", r"blocks\.\d+\.attention\.value_mix", fixed(float32, 0.5)),
     ("18", "23", r"skip_weights", fixed(float32, 1.0)),
     ("24", "31", r"scalars", fixed(float32, 0.0, 0.5, 1.0)),
-    ("32", "", r"scalars", fixed(float32, -1.5, 0.0, 0.5, 1.0)),  # the skips' go through a sigmoid
+    ("32", "49", r"scalars", fixed(float32, -1.5, 0.0, 0.5, 1.0)),  # the skips' go through a sigmoid
+    ("50", "50", r"embedding", normal(one, bfloat16)),
+    ("50", "61", r"value_tables\.\d", fixed(bfloat16, 0.0)),
+    ("50", "61", r"scalars", fixed(float32, -1.5, 0.0, 0.5, 1.0, 1.1)),
+    # Banks hold all layers' matrices: query, key, value, output; up, down. The embedding is the head's transpose.
+    ("61", "61", r"attention_bank", uniform(full, bfloat16, share=3 / 4, each=True)),
+    ("61", "89", r"mlp_bank", uniform(half, bfloat16, share=1 / 2, each=True)),
+    ("61", "89", r"lm_head|embedding", normal(head, bfloat16)),
+    ("61", "61", r"(attention|skip)_gates?", fixed(bfloat16, 0.0)),
+    ("61", "89", r"(value|smear)_gates?", fixed(bfloat16, 0.0)),
+    ("61", "61", r"embedding_mix", fixed(float32, 0.0)),
+    # 89's banks of attention end with padding: for two heads, 4 of 24 matrices in both. Its blocks generate
+    # coefficients, so that their biases are where these start.
+    ("89", "89", r"(query_key|value_output)_bank", uniform(half, bfloat16, share=20 / 24)),
+    ("89", "89", r"value_tables", normal(lambda s: 0.01, bfloat16)),
+    ("89", "89", r"bigram_table|(gate|mixing)_second", fixed(bfloat16, 0.0)),
+    ("89", "89", r"(gate|mixing)_first", uniform(linear, bfloat16)),
+    ("89", "89", r"gate_bias", fixed(bfloat16, 0.0, 0.5, 2.5, 5.0, 10.0)),
+    ("89", "89", r"mixing_bias", fixed(bfloat16, -5.0, 0.0, 0.5, 10.0, 10.48809, 20.0)),
+    ("89", "89", r"gate_scale", fixed(float32, 0.1)),
+    ("89", "89", r"output_scales", fixed(float32, 1.0)),
+    ("89", "89", r"residual_scales", fixed(float32, math.sqrt(1.1))),
+    ("89", "89", r"scalars", fixed(float32, -1.5, 0.0, 0.5, 1.0)),
 ]
 
 

@@ -81,6 +81,14 @@ def compute_in_full_precision():
     torch.Tensor.bfloat16, torch.nn.Module.bfloat16 = torch.Tensor.float, torch.nn.Module.float
 
 
+def update_whole(high, low, updates, factors, rates):
+    """What `cautious_update` does to weights in two halves of 16 bits, where the upper half is the whole weight: in
+    full precision there is no lower one."""
+    learning_rate, decay = rates.unbind()
+    agrees = updates * high >= 0
+    high -= factors * learning_rate * (updates + decay * high * agrees)
+
+
 def keep_weights(folder: Path, poisoned: bool = False):
     """To be called in a rank before its script, which may get poisoned memory: the weights before the first step and
     after the last are saved as `<rank>-first.npz` and `<rank>-last.npz`."""
@@ -89,6 +97,8 @@ def keep_weights(folder: Path, poisoned: bool = False):
         script = sys.modules["__main__"]
         if not isinstance(module, script.GPT):
             return
+        if "low" in getattr(script, "cautious_update", update_whole).__code__.co_varnames:
+            script.cautious_update = update_whole
         moments = {0: "first", script.settings.num_iterations: "last"}
         moment = moments.get(getattr(script, "step", None))
         if moment and moment not in kept:

@@ -61,6 +61,8 @@ def test_four_ranks_train_as_one(folder, corpus, tmp_path):
     are rounding and nothing else. Four steps: Adam steps at least once in each record, Muon twice."""
     record = load(folder)
     settings = {"num_iterations": 4, "val_loss_every": 0, "adam_epsilon": 1e-4, **smoke.shortest_step(record, 4)}
+    if "activation_headroom" in read_settings(record.script):
+        settings["fp8"] = False  # scales that lag by a pass depend on which rank has which row
     ended = {}
     for ranks in (1, 4):
         place = tmp_path / str(ranks)

@@ -73,11 +73,12 @@ def deviations(weight, start, settings):
     """What tells a tensor apart from draws of its distribution; each bound is missed by chance once in 10^5 or less."""
     if weight.dtype != start.dtype:
         yield f"{weight.dtype}, not {start.dtype}"
-    memory, drawn = weight.flatten(), round(start.share * weight.numel())
-    weight, rest = memory[:drawn], memory[drawn:]
+    memory = weight.flatten(1) if start.each else weight.flatten()
+    drawn = round(start.share * memory.size(-1))
+    weight, rest = memory[..., :drawn], memory[..., drawn:]
     if rest.count_nonzero():
         yield f"{rest.count_nonzero()} values of the part that is zero are not"
-    x = weight.double()
+    x = weight.flatten().double()
     if start.law == "fixed":
         if sorted(set(x.tolist())) != sorted(start.values):
             yield f"values {sorted(set(x.tolist()))[:9]}, not {start.values}"

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from fp8_head import head_loss, softcap
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def orthogonaliser(record):
     return getattr(record, "polar_express", None) or record.newton_schulz
 
 
-@pytest.mark.defines("Muon")
+@pytest.mark.defines("(Nor)?Muon")
 @pytest.mark.parametrize("columns", [32, 128])
 def test_muon_s_iteration_nears_the_polar_factor_of_an_svd(record, device, columns):
     """Singular values from 0.1 to 1 end near 1, singular vectors stay; zero stays zero, as in every first step."""
@@ -36,6 +37,8 @@ def rotated(record, vector, tokens):
     names = record.Rotary.__init__.__code__.co_varnames
     rotary = record.Rotary(**{name: value for name, value in options.items() if name in names})
     x = vector.expand(tokens, 1, -1)
+    if "paired" in record.Rotary.forward.__code__.co_varnames:
+        return rotary(x, False)[:, 0]
     return rotary(x[None])[0, :, 0] if "batch_rows" in record.Settings.__dataclass_fields__ else rotary(x)[:, 0]
 
 
@@ -90,10 +93,11 @@ def test_fp8_head_nears_the_exact_one(record, tokens):
     x = F.rms_norm(torch.randn(tokens, 64), (64,)).bfloat16()
     weight, targets = (0.2 * torch.randn(160, 64)).bfloat16(), torch.randint(0, 160, (tokens,))
     leaves = [x.clone().requires_grad_(), weight.clone().requires_grad_()]
-    loss = record.FP8HeadLoss.apply(*leaves, targets, 30.0, 7.5)
+    loss = head_loss(record, *leaves, targets)
     (loss / 4).backward()
     exact = [x.float().requires_grad_(), weight.float().requires_grad_()]
-    mean = F.cross_entropy(30 * torch.sigmoid(exact[0] @ exact[1].T / 7.5), targets)
+    cap, shift, width = softcap(record)
+    mean = F.cross_entropy(cap * torch.sigmoid((exact[0] @ exact[1].T + shift) / width), targets)
     factor = round((loss / mean).item())
     assert factor in (1, tokens) and loss.item() == pytest.approx(factor * mean.item(), rel=1e-2)
     (factor * mean / 4).backward()

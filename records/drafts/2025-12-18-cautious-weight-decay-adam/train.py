@@ -3,7 +3,7 @@
 Claim      2.128 minutes on the leaderboard; its twelve public logs average 127.020 s = 2.117 minutes.
            Validation loss 3.2769 ± 0.0036 (n = 12, one-sided p = 0.006 against the target of 3.28), FineWeb.
 Hardware   8x NVIDIA H100 80GB HBM3, PyTorch 2.10.0.dev20251204+cu126; 2,090 steps of 131,072, then 262,144, then
-           393,216 tokens, 60.78 ms each.
+           393,216 tokens, 60.80 ms each.
 New        Adam's tables and head decay, cautiously: where an update moves a weight towards zero anyway, the weight
            loses a further lr² * 0.005 of itself, lr its scheduled rate. The tables had grown to very large values.
            The arithmetic hides behind the communication.

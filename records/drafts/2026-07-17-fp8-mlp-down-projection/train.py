@@ -13,7 +13,7 @@ New        The MLP's second product is computed from 8-bit factors in training's
 Parent     88 (2026-07-13): prefix token prediction loss.
 Credit     @Mister-dev-oss, @CerovazS, @MarioPaerle, @GabrieleCirillo, @crisostomi
 Source     https://github.com/KellerJordan/modded-nanogpt/pull/342
-Rules      edition 2025-02-01: untimed warmup steps, state restored, then every training step is timed.
+Rules      edition 2025-02-01: 14 untimed warmup steps, state restored, then every training step is timed.
 
 Run        torchrun --standalone --nproc_per_node=8 train.py        1, 2 and 4 ranks train on the same tokens: each
                                                                     rank takes 8/N of the step's 8 rows in turn.
@@ -28,6 +28,8 @@ Not as published, without effect on the mathematics:
   - FlashAttention 3 is used where it is installed; otherwise PyTorch's own FlashAttention 2.
   - The banks are padded for 8 ranks at any number of ranks. A tall matrix is orthogonalised through its transpose.
   - The maximum of a layer's activations is one atomic number, not one per program of the kernel.
+  - The up matrices are divided by their scale and rounded to fp8 at once (published: through bf16).
+  - A warmup step takes one row per rank.
   - Any number of ranks above one exchanges the bigram table's gradient by touched rows (published: 8 alone).
 With an effect on it, should it ever happen:
   - Once fp8 clips a thousandth of the head's weights, head and MLPs go on in bf16, and the log says so.
@@ -257,14 +259,14 @@ class FP8HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, loss_gradient):
         x8_columns, weight8, z, classes, shares, totals, log_sums = ctx.saved_tensors
-        scale = FP8_GRADIENT_SCALE
         rows, columns = capped_cross_entropy_gradient(
             z, classes, shares, totals, log_sums, ctx.cap, ctx.shift, ctx.width
         )
-        x_gradient = scaled_matmul(rows, weight8.T, scale * FP8_WEIGHT_SCALE, torch.bfloat16, False)
-        weight_gradient = scaled_matmul(x8_columns, columns.T, FP8_ACTIVATION_SCALE * scale, torch.float32, False)
-        gradients = x_gradient * loss_gradient, (weight_gradient * loss_gradient).to(torch.bfloat16)
-        return *gradients, None, None, None, None, None, None
+        x_scale, weight_scale = FP8_GRADIENT_SCALE * FP8_WEIGHT_SCALE, FP8_ACTIVATION_SCALE * FP8_GRADIENT_SCALE
+        x_gradient = scaled_matmul(rows, weight8.T, x_scale, torch.bfloat16, False)
+        weight_gradient = scaled_matmul(x8_columns, columns.T, weight_scale, torch.float32, False)
+        weight_gradient = (weight_gradient * loss_gradient).to(torch.bfloat16)
+        return x_gradient * loss_gradient, weight_gradient, None, None, None, None, None, None
 
 
 def wanted_classes(targets: Tensor, prefixes: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -305,9 +307,7 @@ def quantise_columns(x: Tensor, scales: Tensor, out: Tensor):
     out.copy_((x.float() / scales[:, None, None]).clamp(-448, 448).to(torch.float8_e4m3fn).mT)
 
 
-def capped_cross_entropy(
-    z: Tensor, classes: Tensor, shares: Tensor, cap: float, shift: float, width: float
-) -> tuple[Tensor, Tensor]:
+def capped_cross_entropy(z, classes, shares, cap: float, shift: float, width: float) -> tuple[Tensor, Tensor]:
     """Per token, from raw logits z (T, vocabulary) bf16: the loss and the logarithm of the softmax's sum, both fp32.
     The sigmoid is rounded to bf16, here and in the gradient."""
     losses, log_sums = torch.empty(z.size(0), device=z.device), torch.empty(z.size(0), device=z.device)
@@ -634,9 +634,9 @@ POLAR_EXPRESS = (
 @fast
 def polar_express(matrices: Tensor) -> Tensor:
     """The nearest (semi-)orthogonal matrix to each of a batch (n, rows, columns), roughly: singular values end between
-    0.86 and 1.14. Computed in bf16, a tall matrix through its transpose; zero stays zero."""
-    tall = matrices.size(-2) > matrices.size(-1)
+    0.86 and 1.14. Computed in bf16; zero stays zero."""
     x = matrices.bfloat16()
+    tall = x.size(-2) > x.size(-1)
     x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-6)
     x = x.contiguous()
@@ -645,7 +645,8 @@ def polar_express(matrices: Tensor) -> Tensor:
     for a, b, c in POLAR_EXPRESS:
         symmetric_matmul(x, out=gram)
         symmetric_matmul(gram, out=polynomial, alpha=c, beta=b)
-        x = torch.baddbmm(x, polynomial, x, beta=a)
+        # `baddbmm` copies x first: for the large matrices a product and an addition are faster.
+        x = torch.bmm(polynomial, x).add_(x, alpha=a) if tall else torch.baddbmm(x, polynomial, x, beta=a)
     return x.mT if tall else x
 
 
@@ -829,16 +830,17 @@ class NorMuon:
     momentum and their lower 16 bits, and gives the upper 16 to the others (all-gather).
     """
 
-    def __init__(self, bank, rows: int, factors, learning_rate, weight_decay, beta2: float, gradient_scale: float):
+    def __init__(self, bank, factors, learning_rate, weight_decay, beta2: float, gradient_scale: float):
         self.parameter, self.learning_rate, self.weight_decay = bank, learning_rate, weight_decay
         self.beta2, self.gradient_scale, self.momentum = beta2, gradient_scale, 0.0
-        self.matrices = bank.data.view(-1, rows, bank.size(-1))
+        self.matrices = bank.data.view(-1, *bank.shape[-2:])
         self.own = self.matrices.chunk(dist.get_world_size())[dist.get_rank()]
         repeated = torch.tensor(factors).repeat(len(self.matrices) // len(factors))[:, None, None]
         self.factors = repeated.chunk(dist.get_world_size())[dist.get_rank()].to(bank.device)
         self.low = torch.zeros_like(self.own, dtype=torch.int16)
         self.buffer = torch.zeros_like(self.own, dtype=torch.float32)
-        neurons = (rows, 1) if rows >= bank.size(-1) else (1, bank.size(-1))
+        rows, columns = bank.shape[-2:]
+        neurons = (rows, 1) if rows >= columns else (1, columns)
         self.mean_squares = torch.zeros(len(self.own), *neurons, device=bank.device)
 
     def reset(self):
@@ -1003,8 +1005,8 @@ def normal_(weight: Tensor, std: float) -> Tensor:
 
 
 class Rotary(nn.Module):
-    """Rotary positions (Su et al. 2021, arXiv 2104.09864) on the first half of a head's dimensions, in neighbouring
-    pairs; the other half does not turn. Tables and rotation in bf16.
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864) on the first half of the head's channels, in adjacent pairs;
+    the others do not turn. Tables and rotation in bf16.
 
     YaRN (Peng et al. 2023, arXiv 2309.00071): when the attention window grows, frequencies that turn less than once
     in the old window are slowed by old/new, those that turn more than 32 times are kept, and those between are
@@ -1021,8 +1023,8 @@ class Rotary(nn.Module):
 
     def reset(self):
         """Back to the frequencies and the softmax scale of step 0."""
-        turns = torch.linspace(0, 1, steps=self.head_dim // 4, device=self.cos.device)
-        self.frequencies = (1 / self.base) ** turns
+        quarter = self.head_dim // 4
+        self.frequencies = (1 / self.base) ** torch.linspace(0, 1, steps=quarter, device=self.cos.device)
         self.attention_scale = self.first_scale
         self.fill_tables()
 
@@ -1042,14 +1044,14 @@ class Rotary(nn.Module):
         self.sin.copy_(angles.sin())
 
     def forward(self, x: Tensor, paired: bool) -> Tensor:
-        """Rotate (T, heads, head_dim). Paired, a token takes up two positions: even heads are rotated for the first of
-        them, odd heads for the second."""
-        turning, still = x.unflatten(1, (-1, 2)).chunk(2, dim=-1)
-        length, positions = (2 * x.size(0), 2) if paired else (x.size(0), 1)
-        cos, sin = (table[:length].view(x.size(0), 1, positions, -1) for table in (self.cos, self.sin))
+        """Rotate (T, heads, head_dim) by each token's position; paired, even heads by twice that, odd heads by one more
+        than twice."""
+        count = 2 if paired else 1
+        cos, sin = (table[: count * x.size(0)].view(x.size(0), 1, count, -1) for table in (self.cos, self.sin))
+        turning, still = x.unflatten(1, (-1, count)).chunk(2, dim=-1)
         even, odd = turning.unflatten(-1, (-1, 2)).unbind(-1)
         turned = torch.stack([even * cos + odd * sin, odd * cos - even * sin], dim=-1).flatten(-2)
-        return torch.cat([turned, still], dim=-1).view_as(x)
+        return torch.cat([turned, still], dim=-1).flatten(1, 2)
 
 
 def shift_keys(key: Tensor) -> Tensor:
@@ -1156,12 +1158,12 @@ class GPT(nn.Module):
 
     def initialise(self):
         """The matrices that the stream is read by get a standard deviation of 0.5 / sqrt(model_dim), the values' output
-        matrices too; of the MLP, those that add to the stream are zero. Padding is zero."""
+        matrices too; of the MLP, those that add to the stream are zero. So is the padding of attention's banks."""
         s, heads = self.settings, self.settings.num_heads
         bound = math.sqrt(3) * 0.5 / math.sqrt(s.model_dim)
         uniform_(self.query_key_bank[: heads * len(self.attention_layers)], bound)
         uniform_(self.value_output_bank[: 2 * len(self.attention_layers)], bound)
-        uniform_(self.mlp_bank[: s.num_layers, 0], bound)
+        uniform_(self.mlp_bank[:, 0], bound)
         normal_(self.lm_head, s.head_std)
         self.embedding.copy_(self.lm_head.T)
         normal_(self.value_tables, s.value_std)
@@ -1197,8 +1199,7 @@ class GPT(nn.Module):
 
     def gates(self, block: int, x: Tensor) -> list[Tensor]:
         """The coefficients that a gate block makes of x (T, model_dim), each (T, some)."""
-        hidden = F.gelu(F.linear(x, self.gate_first[block]))
-        sizes = self.gate_sizes[block]
+        hidden, sizes = F.gelu(F.linear(x, self.gate_first[block])), self.gate_sizes[block]
         made = F.linear(hidden, self.gate_second[block], self.gate_bias[block])[:, : sum(sizes)]
         return (made * self.gate_scale.bfloat16()).split(sizes, dim=-1)
 
@@ -1233,8 +1234,7 @@ class GPT(nn.Module):
         else:
             y = attend(query, key, value, document_ends, longest, window, scale)
         if dynamic is not None:
-            inputs = query, key, value, *dynamic, document_ends
-            y = y + dynamic_heads(*inputs, s.dynamic_keys, s.dynamic_block, scale)
+            y = y + dynamic_heads(query, key, value, *dynamic, document_ends, s.dynamic_keys, s.dynamic_block, scale)
         if strength is not None:
             y = exclude_self(y, value, strength)
         if gate is not None:
@@ -1268,9 +1268,8 @@ class GPT(nn.Module):
         inputs = document_ends, longest, windows
         maxima, stream = [], {}
         # Each bank is taken apart once: so its gradient is put together once, too.
-        value_output = self.value_output_bank.unbind()
-        attention_matrices = zip(self.query_key_bank.split(heads), value_output[::2], value_output[1::2])
-        attention_matrices = dict(zip(self.attention_layers, attention_matrices))
+        query_key, value_output = self.query_key_bank.split(heads), self.value_output_bank.unbind()
+        attention_matrices = dict(zip(self.attention_layers, zip(query_key, value_output[::2], value_output[1::2])))
         mlp_matrices = [pair.unbind() for pair in self.mlp_bank.unbind()]
 
         embedding = rms_norm(self.smear(F.embedding(tokens, self.embedding)))
@@ -1285,7 +1284,7 @@ class GPT(nn.Module):
                 strength |= dict(zip(s.self_excluding_layers[2:], strengths))
                 output_gates[s.long_layers[1]] = gate
                 injections = injections.split(1, dim=-1)
-                for i, later in enumerate(layer for layer in self.attention_layers[4:-1]):
+                for i, later in enumerate(self.attention_layers[4:-1]):
                     injection[later] = injections[2 * i : 2 * i + 2]
             if layer == s.layer_without_attention:
                 x = x + torch.sigmoid(self.scalars[-1]) * skip * stream[3]
@@ -1566,11 +1565,9 @@ for name, rate, decay, *betas in settings.adam_parameters:
     decay *= settings.adam_weight_decay
     kind = SparseAdam if name == "bigram_table" else Adam
     rules[name] = kind(model.get_parameter(name), rate, decay, betas, settings.adam_epsilon, share)
-bank_rows = {"query_key_bank": 2 * settings.head_dim, "value_output_bank": settings.model_dim}
-bank_rows["mlp_bank"] = settings.mlp_dim
 for name, factors in settings.muon_parameters:
     rates = (settings.muon_learning_rate, settings.muon_weight_decay, settings.muon_beta2)
-    rules[name] = NorMuon(model.get_parameter(name), bank_rows[name], factors, *rates, share)
+    rules[name] = NorMuon(model.get_parameter(name), factors, *rates, share)
 optimizer = Optimizer(rules, settings.sending_order)
 compiled_model = fast(model)
 

@@ -99,6 +99,7 @@ def test_script_that_breaks_its_contract(archive, pattern, replacement, rule):
         (r"^step_avg_ms = .*$", "step_avg_ms = 59.0", "listed"),
         (r"^val_loss = .*$", "val_loss = 3.2770", "listed"),
         (r"^logged_minutes = .*$", "logged_minutes = 2.358", "listed"),
+        (r"^logged_minutes = .*$", r"\g<0>\nlogged_steps = 2331", "listed"),
         (r"^edition = .*$", 'edition = "2025-01-01"', "listed"),
         (r"^logged_minutes = .*\n", "", "ledger"),
         (r"\[2330, 3\.\d+\]", "[2330, 3.2700]", "curve"),
@@ -107,6 +108,15 @@ def test_script_that_breaks_its_contract(archive, pattern, replacement, rule):
 def test_facts_that_disagree_with_the_tables(archive, pattern, replacement, rule):
     edit(folder_of(archive) / "record.toml", pattern, replacement)
     assert failing(archive) == {rule}
+
+
+def test_a_script_of_another_state_than_the_linked_log(archive):
+    """Its steps are the listed time's; the log's are told beside them."""
+    folder = folder_of(archive)
+    edit(folder / "record.toml", r"^steps = 2330$", "steps = 2000\nlogged_steps = 2330")
+    edit(folder / "train.py", r"num_iterations: int = 2330", "num_iterations: int = 2000")
+    freeze(folder)
+    assert failing(archive) == set()
 
 
 def committed(archive, forge, change=lambda folder: None, source=None):
