@@ -45,11 +45,10 @@ def mend_arithmetic(interpreter):
     from triton import language as tl
 
     def widened(matrix):
-        bits = matrix.data
-        return convert(bits, matrix.dtype, tl.float32, None).view(np.float32) if bits.dtype.kind == "u" else bits
+        return torch.from_numpy(np.ascontiguousarray(matrix.data)).view(NUMBERS[matrix.dtype.name]).float()
 
     def dot(self, a, b, total, input_precision, max_num_imprecise_acc):
-        return interpreter.TensorHandle(np.matmul(widened(a), widened(b)) + total.data, total.dtype.scalar)
+        return interpreter.TensorHandle((widened(a) @ widened(b)).numpy() + total.data, total.dtype.scalar)
 
     def clamp(self, x, low, high, propagate):
         clamped = np.fmin(np.fmax(x.data, low.data), high.data)
@@ -92,11 +91,16 @@ def watch_addresses(interpreter):
         return checked
 
     def remember(self, arguments, keywords, prepare=executor._init_args_hst):
-        places = [(a.data_ptr(), a.nbytes) for a in arguments if isinstance(a, torch.Tensor)]
-        tensors[:] = [(start, start + size) for start, size in places]
+        tensors[:] = [place(argument) for argument in arguments if isinstance(argument, torch.Tensor)]
         return prepare(self, arguments, keywords)
 
     executor._init_args_hst = remember
     builder.create_masked_load = watched(builder.create_masked_load, 0, 1)
     builder.create_masked_store = watched(builder.create_masked_store, 0, 2)
     builder.create_atomic_rmw = watched(builder.create_atomic_rmw, 1, 3)
+
+
+def place(tensor: torch.Tensor) -> tuple[int, int]:
+    """Addresses from the first to behind the last element, which may not be all in between."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
+    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.itemsize

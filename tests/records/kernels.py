@@ -1,8 +1,8 @@
 """Triton kernels on a machine without a GPU: run by Triton's interpreter, or compiled for an H100 and not run.
 
 A script launches a kernel where a tensor is on CUDA, with a grid of its own. Here its tensors say that they are, so
-that the script's launch is tested with the kernel. Triton must be told before it is imported, and tensors that lie would
-disturb PyTorch elsewhere: so all of this happens in one process beside the tests, which sends back results.
+that the script's launch is tested with the kernel. Triton must be told before it is imported, and tensors that lie
+would disturb PyTorch elsewhere: so all of this happens in one process beside the tests, which sends back results.
 """
 
 import multiprocessing
@@ -24,7 +24,8 @@ record = cache(definitions)
 @contextmanager
 def process(begin: Callable, *arguments):
     """A process that has called `begin(*arguments)` before it imported Triton. Gives what calls a function there, with
-    arguments that can be pickled, and returns or raises what it does."""
+    arguments that can be pickled, and returns or raises what it does. Tensors are not copied on their way: what it
+    writes into one is seen here."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, settle, (begin, *arguments)) as executor:
         yield lambda function, *arguments: executor.submit(function, *arguments).result()
