@@ -102,22 +102,22 @@ def device(request):
     return torch.device(request.param)
 
 
+@pytest.fixture(scope="session")
+def triton():
+    """For tests that need Triton: skips them where it is not installed."""
+    if find_spec("triton") is None:
+        pytest.skip("Triton, which comes with PyTorch's CUDA builds, is not installed")
+
+
 @pytest.fixture(scope="module")
-def interpreted():
+def interpreted(triton):
     """Calls a function in a process whose kernels Triton interprets, on the CPU."""
-    need_triton()
     with kernels.process(interpreting.begin) as call:
         yield call
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
+def compiled(triton, tmp_path_factory):
     """Calls a function in a process whose kernels are compiled for an H100 and not run."""
-    need_triton()
     with kernels.process(compiling.begin, tmp_path_factory.mktemp("triton")) as call:
         yield call
-
-
-def need_triton():
-    if find_spec("triton") is None:
-        pytest.skip("Triton, which comes with PyTorch's CUDA builds, is not installed")
