@@ -1,15 +1,20 @@
 """The archive's train scripts as the tests see them: their definitions, without launching anything."""
 
+import ast
 import os
 import re
-import sys
 import tomllib
-import types
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
+import compiling
+import interpreting
+import kernels
 import pytest
 import torch
 import torch.distributed as dist
+from scripts import definitions
 
 from harness.tokens import synthetic
 
@@ -26,36 +31,35 @@ def record_folders() -> list[Path]:
 
 def pytest_generate_tests(metafunc):
     """A test that asks for `folder` runs once for every record; marked `defines(name, ...)`, for every record whose
-    script defines all of these."""
+    script defines all of these; marked `same_kernels(name, ...)`, for one of those whose kernels and whose functions of
+    these names have the same text."""
     if "folder" not in metafunc.fixturenames:
         return
-    folders = record_folders()
+    scripts = {folder: (folder / "train.py").read_text(encoding="utf-8") for folder in record_folders()}
     for mark in metafunc.definition.iter_markers("defines"):
         patterns = [re.compile(rf"^ *(def|class) {name}\b", re.M) for name in mark.args]
-        scripts = {folder: (folder / "train.py").read_text(encoding="utf-8") for folder in folders}
-        folders = [folder for folder, text in scripts.items() if all(p.search(text) for p in patterns)]
+        scripts = {folder: text for folder, text in scripts.items() if all(p.search(text) for p in patterns)}
+    for mark in metafunc.definition.iter_markers("same_kernels"):
+        first = {texts_of(text, mark.args): folder for folder, text in reversed(scripts.items())}
+        scripts = {folder: text for folder, text in scripts.items() if folder in first.values()}
+    folders = list(scripts)
     metafunc.parametrize("folder", folders, ids=[folder.name for folder in folders], scope="module")
 
 
-def definitions(folder: Path) -> types.ModuleType:
-    """Everything a train script defines before its Setup section, as a module: nothing is launched or read."""
-    script = folder / "train.py"
-    source = script.read_text(encoding="utf-8")
-    head, banner, _ = source.partition(f"# {'-' * 98}\n# Setup\n")
-    assert banner, f"{script} has no Setup section"
-    module = types.ModuleType(f"record_{folder.name.replace('-', '_')}")
-    module.__file__ = str(script)
-    sys.modules[module.__name__] = module  # dataclasses and Triton look their module up
-    exec(compile(head, str(script), "exec"), module.__dict__)
-    module.settings = module.Settings()
-    return module
+@cache
+def texts_of(script: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The source of a script's kernels, which stand in a block that asks for Triton, and of these functions."""
+    body = ast.parse(script).body
+    blocks = [node for node in body if isinstance(node, ast.If) and ast.unparse(node.test) == "triton is not None"]
+    functions = [node for node in body if isinstance(node, ast.FunctionDef) and node.name in names]
+    return tuple(map(ast.unparse, blocks + functions))
 
 
 @pytest.fixture(scope="session")
 def folder_of():
     """The folder of a record, by its number."""
     folders = {}
-    for folder in sorted(script.parent for script in (ROOT / "records").glob("*/train.py")):
+    for folder in sorted(script.parent for script in RECORDS.glob("*/train.py")):
         folders[tomllib.loads((folder / "record.toml").read_text())["number"]] = folder
     return folders.__getitem__
 
@@ -96,3 +100,24 @@ def device(request):
     if request.param == "cpu" and torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device: the same check runs there")
     return torch.device(request.param)
+
+
+@pytest.fixture(scope="session")
+def triton():
+    """For tests that need Triton: skips them where it is not installed."""
+    if find_spec("triton") is None:
+        pytest.skip("Triton, which comes with PyTorch's CUDA builds, is not installed")
+
+
+@pytest.fixture(scope="module")
+def interpreted(triton):
+    """Calls a function in a process whose kernels Triton interprets, on the CPU."""
+    with kernels.process(interpreting.begin) as call:
+        yield call
+
+
+@pytest.fixture(scope="module")
+def compiled(triton, tmp_path_factory):
+    """Calls a function in a process whose kernels are compiled for an H100 and not run."""
+    with kernels.process(compiling.begin, tmp_path_factory.mktemp("triton")) as call:
+        yield call

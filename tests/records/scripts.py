@@ -1,0 +1,19 @@
+"""What a train script defines, without launching anything."""
+
+import sys
+import types
+from pathlib import Path
+
+
+def definitions(folder: Path) -> types.ModuleType:
+    """Everything a train script defines before its Setup section, as a module: nothing is launched or read."""
+    script = folder / "train.py"
+    source = script.read_text(encoding="utf-8")
+    head, banner, _ = source.partition(f"# {'-' * 98}\n# Setup\n")
+    assert banner, f"{script} has no Setup section"
+    module = types.ModuleType(f"record_{folder.name.replace('-', '_')}")
+    module.__file__ = str(script)
+    sys.modules[module.__name__] = module  # dataclasses and Triton look their module up
+    exec(compile(head, str(script), "exec"), module.__dict__)
+    module.settings = module.Settings()
+    return module
