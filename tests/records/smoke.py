@@ -36,8 +36,11 @@ def start(record: Record, ranks: int, data_dir: Path, folder: Path, before=None,
 
 
 def shortest_step(record: Record, rows: int = 2) -> dict:
-    """Settings that make a step as little work as so many ranks can share, for runs whose curve does not matter."""
-    return {name: rows for name in ("rows_per_step", "batches_per_step") if name in read_settings(record.script)}
+    """Settings that make a step as little work as so many ranks can share, and one step all of era B's warmup, for runs
+    on which nothing is compiled and whose curve does not matter."""
+    known = read_settings(record.script)
+    rows_of = {name: rows for name in ("rows_per_step", "batches_per_step") if name in known}
+    return rows_of | ({} if "untimed_iterations" in known else {"warmup_iterations": 1})
 
 
 def finish(job: forks.Job) -> Replay:
