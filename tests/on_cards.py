@@ -118,8 +118,8 @@ def tell(table, file, task: Task, began: float) -> None:
 
 
 def end(running: list[Task]) -> None:
-    """Ask all to end, as Ctrl-C would, and after a while make them."""
-    for sign in (signal.SIGINT, signal.SIGKILL):
+    """Ask all to end, and after a while make them. Not as Ctrl-C would: a shell's background jobs do not hear that."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
         for task in running:
             if task.process.poll() is None:
                 os.killpg(task.process.pid, sign)

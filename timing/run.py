@@ -115,6 +115,14 @@ class Run:
         """Average step time at the last validation, None where the log has none."""
         return _known(self.val_step_avg_ms)
 
+    @property
+    def median_step_ms(self) -> float | None:
+        """Median milliseconds of a training step, each taken over two neighbouring spans of training lines, since some
+        optimizers step every second time. Spans over a clock that was set back are left out; None without any."""
+        steps, times = (column[2:] - column[:-2] for column in (self.train_step, self.train_time_ms))
+        good = (steps > 0) & (times > 0)
+        return float(np.median(times[good] / steps[good])) if good.any() else None
+
     def trials(self) -> tuple["Run", ...]:
         """The runs that stand one after another in this log, each as a Run of its own; (self,) in an ordinary log."""
         if not len(self.restart_line):

@@ -4,7 +4,6 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from harness.archive.published import read_table
@@ -47,16 +46,7 @@ def read_evidence(folder: Path, facts: dict, shared: bool, root=None) -> Evidenc
     run = read_log(folder / LOG)
     losses = pd.DataFrame({"step": run.val_step, "ours": run.val_loss})
     losses = losses.merge(comparable(read_table("standin.csv", root), facts), how="left", on="step")
-    return Evidence(facts, run, None if shared else pace(run), losses)
-
-
-def pace(run: Run) -> float | None:
-    """Median milliseconds of a step, over neighbouring pairs of steps, since some optimizers step every second time.
-    Pairs across a clock that was set back are left out. None for a log without two such steps."""
-    ahead = np.flatnonzero(run.train_step[2:] - run.train_step[:-2] == 2)
-    took = (run.train_time_ms[ahead + 2] - run.train_time_ms[ahead]) / 2
-    took = took[took > 0]
-    return float(np.median(took)) if len(took) else None
+    return Evidence(facts, run, None if shared else run.median_step_ms, losses)
 
 
 def comparable(reference: pd.DataFrame, facts: dict) -> pd.DataFrame:

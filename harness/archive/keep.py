@@ -21,19 +21,23 @@ README = "README.md"
 
 def keep(folder: Path, shared: bool = False, root: Path | str | None = None) -> str:
     """Copy a run folder into `logs/` of its record, and say there and in `shown.csv` what it shows; a sentence on it.
+    The folder itself comes last: until it stands there, what was broken off is taken up by the next call.
 
     `shared`: other work ran on its cards meanwhile. Raises UserError, before anything is written, for a run that did
     not finish, was none of the archive's scripts at real size on a GPU, or is kept already.
     """
+    if not (folder / FACTS).is_file():
+        raise UserError(f"{folder} is no run folder: it has no {FACTS}")
     facts = read_run(folder / FACTS)
     record = _record_of(folder, facts, root)
     place = record.logs / facts["run_id"]
     if place.exists():
         raise UserError(f"{place} is kept already")
     evidence = read_evidence(folder, facts, shared, root)
-    _copy(folder, place)
-    _tell(record.logs / README, record, paragraph(evidence, record))
+    record.logs.mkdir(exist_ok=True)
+    _tell(record.logs / README, record, facts["run_id"], paragraph(evidence, record))
     _add_row(Path(root or ROOT) / SHOWN, _row(record, evidence))
+    _copy(folder, place)
     toml = record.folder / RECORD_FACTS
     write_whole(toml, with_shown(toml.read_text(encoding="utf-8"), proof(record.logs, record.sha256, record.shown)))
     return f"{place}: record {record.number}, {evidence.run.steps:,} steps on {evidence.machine}"
@@ -54,15 +58,16 @@ def _record_of(folder: Path, facts: dict, root) -> Record:
 
 def _copy(folder: Path, place: Path) -> None:
     """The whole folder, or nothing of it."""
-    place.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as aside:
         shutil.copytree(folder, Path(aside) / place.name)
         (Path(aside) / place.name).rename(place)
 
 
-def _tell(readme: Path, record: Record, text: str) -> None:
+def _tell(readme: Path, record: Record, run: str, text: str) -> None:
     """The newest run stands first."""
     known = readme.read_text(encoding="utf-8") if readme.is_file() else f"# Our runs of record {record.number}\n"
+    if f"`{run}`" in known:
+        return
     title, _, rest = known.partition("\n")
     write_whole(readme, f"{title}\n\n{text}{rest}")
 
@@ -84,7 +89,7 @@ def _row(record: Record, evidence: Evidence) -> dict:
 def _add_row(table: Path, row: dict) -> None:
     """One more row, records in their order."""
     with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        rows = [each for each in csv.DictReader(file) if each["run"] != row["run"]]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(row), lineterminator="\n")
     writer.writeheader()

@@ -73,7 +73,7 @@ def _row(folder: Path, facts: dict, run: Run) -> dict:
         "steps": run.steps,
         "val_loss": run.final_val_loss,
         "minutes": None if run.final_train_time_ms is None else run.final_train_time_ms / 60_000,
-        "step_ms": median_step_ms(run),
+        "step_ms": run.median_step_ms,
         "seed": printable(str(facts.get("seed", "")), 20),
         "torch": printable(str(run.torch or ""), 60),
         "peak_memory_mib": run.peak_memory_mib,
@@ -92,13 +92,6 @@ def _machine(machine: dict, ranks: int) -> str:
 
 def _whole(value, default: int) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else default
-
-
-def median_step_ms(run: Run) -> float | None:
-    """Median time of a step in ms between neighbouring training lines of the log; None with fewer than two of them."""
-    steps, times = np.diff(run.train_step), np.diff(run.train_time_ms)
-    good = (steps > 0) & (times > 0)
-    return float(np.median(times[good] / steps[good])) if good.any() else None
 
 
 def witness_ratio(witness) -> float | None:

@@ -93,8 +93,8 @@ def update_whole(high, low, updates, factors, rates):
 
 
 def keep_weights(folder: Path, poisoned: bool = False):
-    """To be called in a rank before its script, which may get poisoned memory: the weights before the first step and
-    after the last are saved as `<rank>-first.npz` and `<rank>-last.npz`."""
+    """To be called in a rank before its script, which then computes in full precision and may get poisoned memory: the
+    weights before the first step and after the last are saved as `<rank>-first.npz` and `<rank>-last.npz`."""
 
     def notice(module, inputs):
         script = sys.modules["__main__"]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from harness.archive.evidence import comparable, pace, read_evidence
+from harness.archive.evidence import comparable, read_evidence
 from harness.archive.find import ROOT, resolve
 from harness.archive.keep import keep
 from harness.archive.published import read_table
@@ -67,6 +67,18 @@ def test_times_from_a_shared_card_are_not_told(kept, root):
     assert pd.isna(read_table("shown.csv", root).set_index("run").median_ms[kept.name])
 
 
+def test_what_a_full_disk_broke_off_is_taken_up_again(kept, root, monkeypatch):
+    def full(folder, place):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr("harness.archive.keep._copy", full)
+        keep(kept, root=root)
+    keep(kept, root=root)
+    told = (root / resolve("13").folder.name / "logs" / "README.md").read_text()
+    assert told.count(kept.name) == 1 and list(read_table("shown.csv", root).run).count(kept.name) == 1
+
+
 @pytest.mark.parametrize(
     "facts, said",
     [
@@ -87,7 +99,7 @@ def test_the_pace_passes_over_a_clock_set_back_and_two_kinds_of_steps(tmp_path):
     times = [1000, 2000, 100, 400, 500, 800, 900, 1200]
     lines = [f"step:{step}/8 train_time:{time}ms step_avg:1.00ms" for step, time in enumerate(times, 1)]
     (tmp_path / "log.txt").write_text("\n".join(lines))
-    assert pace(read_log(tmp_path / "log.txt")) == 200
+    assert read_log(tmp_path / "log.txt").median_step_ms == 200
 
 
 def test_losses_are_compared_only_under_one_schedule(kept):
@@ -110,3 +122,6 @@ def test_losses_are_compared_only_under_one_schedule(kept):
 def test_the_command(kept, tmp_path):
     said = CliRunner().invoke(main, ["keep", str(changed(kept, tmp_path / "run", outcome="stalled"))])
     assert said.exit_code == 2 and "only whole runs are kept" in said.output
+    (tmp_path / "run" / "run.json").unlink()
+    said = CliRunner().invoke(main, ["keep", str(tmp_path / "run")])
+    assert said.exit_code == 2 and said.output.endswith("run is no run folder: it has no run.json\n")
