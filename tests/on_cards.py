@@ -1,20 +1,23 @@
-"""Do many things on the cards of one machine, each alone on its own, as soon as they are free:
+"""Do many things on the cards of one machine, as many at once as they hold:
 
     python tests/on_cards.py tests/lease.plan --cards 4 --data /tmp/books --out /tmp/lease [--minutes 25]
 
-A line of the plan is a number of cards and a command, such as `2 harness replay 40 --gpus 2`. They start in their
-order; one that needs fewer cards may overtake one that still waits for more. `show 25 36` stands for a replay of record
-25 on one card, its schedule shortened to 36 steps. `{out}` and `{data}` in a command are the two folders; a first word
-`harness` or `python` is that of this Python.
+A line of the plan is a number of cards and a command: `2 harness replay 40 --gpus 2` has its two cards to itself.
+`1 beside harness replay 13 --gpus 1` shares its card with one other such replay, for as long as both prepare: from the
+first step of a replay on, all else on its cards stands still (SIGSTOP) until it has ended, so that its steps are timed
+alone. Tasks start in their order; one that waits for whole cards keeps them free. `show 25 36` stands for a replay of
+record 25 on one card, its schedule shortened to 36 steps. `{out}` and `{data}` in a command are the two folders,
+`{runs}` a folder for the task's replays; a first word `harness` or `python` is that of this Python.
 
 In the out folder: `tasks.csv`, a line for each that has ended (which cards, from when to when in seconds, exit code),
-and what each said; replays go to `runs/` there, for `harness keep`. When the minutes are over, or on a signal, all that
-runs is ended.
+what each said, and `runs/`, for `harness keep`. When the minutes are over, or on a signal, all that runs is ended.
 """
 
 import argparse
 import csv
+import functools
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -28,36 +31,57 @@ sys.path.insert(0, str(ROOT))
 
 from harness.archive.find import resolve  # noqa: E402
 
+PLACES = 2  # on a card, for tasks beside each other
+MARK = "ON_CARDS_TASK"
+TRAIN_LINE = re.compile(rb"^step:[1-9]\d*/\d+ train_time:", re.MULTILINE)
 FIELDS = ("number", "cards", "began_s", "ended_s", "exit", "command")
 STANDS_FOR = {"harness": [sys.executable, "-m", "harness.cli"], "python": [sys.executable]}
-REPLAY = ["--repeat", "--seed", "1", "--data-dir", "{data}", "--runs-dir", "{out}/runs"]
+REPLAY = ["--repeat", "--seed", "1", "--data-dir", "{data}", "--runs-dir", "{runs}"]
 SECONDS_TO_END = 20  # between asking a command to end and ending it
 
 
 @dataclass
 class Task:
-    """A command that needs so many cards; once it runs, its process and the cards it has."""
+    """A command that needs so many cards, or a place on each; once it runs, its process and the cards it has."""
 
     number: int
     needs: int
     command: list[str]
+    beside: bool = False
+    runs: Path = Path("runs")
     process: subprocess.Popen | None = None
     cards: list[int] = field(default_factory=list)
     began: float = 0.0
+    timed: bool = False
+    still: bool = False
+
+    @property
+    def places(self) -> int:
+        """How many places it takes on each of its cards."""
+        return 1 if self.beside else PLACES
+
+    def trains(self) -> bool:
+        """Whether its replay has made a step."""
+        return any(TRAIN_LINE.search(said.read_bytes()) for said in self.runs.glob("*/*/stdout.txt"))
 
 
 def read_plan(text: str, out: Path, data: Path) -> list[Task]:
     """The tasks of a plan; empty lines and comments are none. Raises ValueError for a line that is neither."""
     tasks = []
     for line in text.splitlines():
-        words = shlex.split(line, comments=True)
-        if not words:
+        cards, *words = shlex.split(line, comments=True) or [""]
+        if not cards:
             continue
-        if not words[0].isdigit() or len(words) < 2:
+        beside = words[:1] == ["beside"]
+        words = words[beside:]
+        if not cards.isdigit() or not words:
             raise ValueError(f"not a number of cards and a command: {line!r}")
-        command = show(*words[2:]) if words[1] == "show" else words[1:]
-        filled = [word.replace("{out}", str(out)).replace("{data}", str(data)) for word in command]
-        tasks.append(Task(len(tasks), int(words[0]), [*STANDS_FOR.get(filled[0], filled[:1]), *filled[1:]]))
+        command = show(*words[1:]) if words[0] == "show" else words
+        runs = out / "runs" / f"{len(tasks):02}"
+        places = {"{out}": out, "{data}": data, "{runs}": runs}
+        filled = [functools.reduce(lambda word, at: word.replace(at, str(places[at])), places, one) for one in command]
+        full = [*STANDS_FOR.get(filled[0], filled[:1]), *filled[1:]]
+        tasks.append(Task(len(tasks), int(cards), full, beside, runs))
     return tasks
 
 
@@ -71,33 +95,51 @@ def show(number: str, steps: str, *more: str) -> list[str]:
 
 def run(tasks: list[Task], cards: list[int], out: Path, seconds: float) -> None:
     """All of them, until they are done or the time is over; nothing that was started is left running."""
-    began, waiting, running, free = time.monotonic(), list(tasks), [], list(cards)
+    began, running, waiting = time.monotonic(), [], [task for task in tasks if task.needs <= len(cards)]
     with (out / "tasks.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(FIELDS)
         try:
             while (waiting or running) and time.monotonic() - began < seconds:
-                for task in [task for task in waiting if task.needs <= len(cards)]:
-                    if task.needs <= len(free):
-                        waiting.remove(task)
-                        running.append(start(task, [free.pop(0) for _ in range(task.needs)], out, began))
+                for task, chosen in deal(waiting, room(cards, running)):
+                    waiting.remove(task)
+                    running.append(start(task, chosen, out, began))
                 for task in [task for task in running if task.process.poll() is not None]:
                     running.remove(task)
-                    free = sorted(free + task.cards)
                     tell(table, file, task, began)
-                if not running and not any(task.needs <= len(cards) for task in waiting):
-                    break
-                time.sleep(0.2)
+                take_turns(running)
+                time.sleep(0.1)
         finally:
             end(running)
             for task in running:
                 tell(table, file, task, began)
 
 
+def room(cards: list[int], running: list[Task]) -> dict[int, int]:
+    """How many places are free on each card."""
+    return {card: PLACES - sum(task.places for task in running if card in task.cards) for card in cards}
+
+
+def deal(waiting: list[Task], free: dict[int, int]) -> list[tuple[Task, list[int]]]:
+    """Which tasks may start now, and on which cards: in their order, on the emptiest. Cards that a task waits for are
+    not given to later ones."""
+    dealt = []
+    for task in waiting:
+        chosen = sorted(free, key=lambda card: (-free[card], card))[: task.needs]
+        if len(chosen) < task.needs:
+            break
+        if all(free[card] >= task.places for card in chosen):
+            dealt.append((task, sorted(chosen)))
+            free = {card: places - task.places * (card in chosen) for card, places in free.items()}
+        else:
+            free = {card: places for card, places in free.items() if card not in chosen}
+    return dealt
+
+
 def start(task: Task, cards: list[int], out: Path, began: float) -> Task:
     """Start a task on these cards, its output in a file named by its number."""
     print(f"{time.monotonic() - began:6.0f} s  cards {cards}  {shlex.join(task.command)}", flush=True)
-    own = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, cards)), "PYTHONUNBUFFERED": "1"}
+    own = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, cards)), "PYTHONUNBUFFERED": "1", MARK: str(task.number)}
     own["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     with (out / f"{task.number:02}.txt").open("wb") as said:
         task.process = subprocess.Popen(
@@ -105,6 +147,30 @@ def start(task: Task, cards: list[int], out: Path, began: float) -> Task:
         )
     task.cards, task.began = cards, time.monotonic() - began
     return task
+
+
+def take_turns(running: list[Task]) -> None:
+    """Let one replay a card make its steps; what shares its cards stands still meanwhile."""
+    taken = {card for task in running if task.timed for card in task.cards}
+    for task in running:
+        if task.beside and not task.timed and not taken & set(task.cards) and task.trains():
+            task.timed = True
+            taken |= set(task.cards)
+    for task in running:
+        before, task.still = task.still, not task.timed and bool(taken & set(task.cards))
+        if task.still or before:  # again and again, as new ranks may have come
+            signal_ranks(task, signal.SIGSTOP if task.still else signal.SIGCONT)
+
+
+def signal_ranks(task: Task, sign: signal.Signals) -> None:
+    """To a task's ranks and what they have started; torchrun and the harness, whose clocks matter, go on."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            if f"{MARK}={task.number}".encode() in variables and any(v.startswith(b"LOCAL_RANK=") for v in variables):
+                os.kill(int(folder.name), sign)
+        except OSError:  # ended meanwhile, or another user's
+            continue
 
 
 def tell(table, file, task: Task, began: float) -> None:
@@ -119,6 +185,8 @@ def tell(table, file, task: Task, began: float) -> None:
 
 def end(running: list[Task]) -> None:
     """Ask all to end, and after a while make them. Not as Ctrl-C would: a shell's background jobs do not hear that."""
+    for task in running:
+        signal_ranks(task, signal.SIGCONT)
     for sign in (signal.SIGTERM, signal.SIGKILL):
         for task in running:
             if task.process.poll() is None:
