@@ -1,12 +1,13 @@
-"""How much of a record's communication hides behind its computation, from a profile of one training step:
+"""How much of a record's communication hides behind its computation, from a profile of single training steps:
 
     torchrun --standalone --nproc_per_node=2 tests/bench_overlap.py records/2025-05-30-reduce-scatter/train.py \
         --step 30 --data_dir data/fineweb10B --num_iterations 40 --val_tokens 524288
 
-The frozen script is run as it is, but for a profiler around the call of `train_step` at step `--step`; every other
-option goes to the script. Each rank prints one line: how long the GPU was busy with NCCL's kernels, how much of that
-time another kernel ran as well (hidden), and how much it waited alone (exposed). The time of an NCCL kernel holds its
-wait for the other ranks, so what is exposed includes their differences.
+The frozen script is run as it is, but for a profiler around the call of `train_step` at the steps after `--step`; every
+other option goes to the script. Each rank prints one line: how long the GPU was busy with NCCL's kernels, how much of
+that time another kernel ran as well (hidden), and how much it waited alone (exposed). The time of an NCCL kernel holds
+its wait for the other ranks, so what is exposed includes their differences. With `--kernels 20` rank 0 goes on to list
+the twenty kernels that took longest.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import json
 import os
 import sys
 import tempfile
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,6 +67,18 @@ def on_gpu(trace: dict) -> list[tuple[str, float, float]]:
     return [(event["name"], event["ts"], event["ts"] + event["dur"]) for event in events]
 
 
+def longest(events: list[tuple[str, float, float]], count: int) -> str:
+    """The kernels that took longest in all, a line each: milliseconds, calls, name; then the time in which none ran."""
+    total, calls = Counter(), Counter()
+    for name, start, end in events:
+        total[name] += (end - start) / 1e3
+        calls[name] += 1
+    lines = [f"{spent:9.2f} ms  {calls[name]:4} x  {name}" for name, spent in total.most_common(count)]
+    busy = union([(start, end) for _, start, end in events])
+    idle = (busy[-1][1] - busy[0][0] - length(busy)) / 1e3
+    return "\n".join([*lines, f"{idle:9.2f} ms  idle"])
+
+
 def report(events: list[tuple[str, float, float]], rank: str) -> str:
     """One line about the kernels of a step."""
     is_nccl = [name.startswith("nccl") for name, _, _ in events]
@@ -87,14 +101,15 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("script", type=Path)
-    parser.add_argument("--step", type=int, default=30)
+    parser.add_argument("--step", type=int, nargs="+", default=[30])
+    parser.add_argument("--kernels", type=int, default=0)
     arguments, sys.argv[1:] = parser.parse_known_args()
     source = arguments.script.read_text(encoding="utf-8")
     program = compile(with_profiler(source, str(arguments.script)), str(arguments.script), "exec")
 
     @contextmanager
     def profiled(step: int):
-        if step != arguments.step:
+        if step not in arguments.step:
             yield
             return
         torch.cuda.synchronize()
@@ -104,7 +119,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             trace = Path(folder, "trace.json")
             profiler.export_chrome_trace(str(trace))
-            print(report(on_gpu(json.loads(trace.read_text())), os.environ.get("RANK", "0")), flush=True)
+            events, rank = on_gpu(json.loads(trace.read_text())), os.environ.get("RANK", "0")
+        print(f"step {step}, {report(events, rank)}", flush=True)
+        if arguments.kernels and rank == "0":
+            print(longest(events, arguments.kernels), flush=True)
 
     names = {"__name__": "__main__", "__file__": str(arguments.script), "profiled": profiled}
     exec(program, names)

@@ -30,6 +30,12 @@ def test_one_rank_has_nothing_to_hide(bench):
     assert "communication 0.00 ms in 0 kernels, hidden 0.00 ms (-)" in bench.report([("gemm", 0, 10)], "0")
 
 
+def test_the_longest_kernels_are_told_and_the_time_in_which_none_ran(bench):
+    events = [("gemm", 0, 4000), ("copy", 3000, 5000), ("gemm", 6000, 9000), ("fill", 8000, 8500)]
+    gemm, copy, idle = [line.split() for line in bench.longest(events, 2).splitlines()]
+    assert gemm == ["7.00", "ms", "2", "x", "gemm"] and copy[0] == "2.00" and idle == ["1.00", "ms", "idle"]
+
+
 def test_annotations_are_no_kernels(bench):
     span = {"ts": 0, "dur": 9}
     trace = [{"cat": "kernel", "name": "gemm", **span}, {"cat": "gpu_user_annotation", "name": "nccl:x", **span}, {}]
