@@ -5,8 +5,9 @@ Claim      31.4 minutes on the leaderboard (9,536 steps at about 198 ms; the pub
 Hardware   8x H100; 524,288 tokens per step.
 New        A learning rate three times as high, held constant between a short warmup and a straight cooldown: half the
            steps. Rotary positions for learned ones; norms without parameters, no biases, GELU without approximation,
-           PyTorch's default initialisation. In place of smaller output projections, what attention adds is scaled down
-           by sqrt(2 x layers). The stream is fp32, under PyTorch's autocast. Gradients are no longer clipped.
+           PyTorch's default initialisation; a table of 50,257 rows, one a token (was: padded to 50,304). In place of
+           smaller output projections, what attention adds is scaled down by sqrt(2 x layers). The stream is fp32, under
+           PyTorch's autocast. Gradients are no longer clipped.
 Parent     01 (2024-05-28)
 Credit     @kellerjordan0
 Source     https://github.com/KellerJordan/modded-nanogpt

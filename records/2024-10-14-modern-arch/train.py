@@ -2,11 +2,15 @@
 
 Claim      15.2 minutes (5,100 steps at 178.89 ms, 910.5 s in the public log). Validation loss 3.2741 (n = 1).
 Hardware   8x H100 80GB, torch 2.4.1; 524,288 tokens per step.
-New        The transformer of 2024 in place of GPT-2's: squared ReLU for GELU, queries and keys normalised, 6 heads of
-           128 for 12 of 64, output projections that start at zero, a vocabulary padded to a multiple of 128.
-           Inherited from 02 to 04: rotary positions, norms without parameters, no biases, Muon for the matrices.
+New        The transformer of 2024 in place of GPT-2's: squared ReLU for GELU; queries and keys normalised; 6 heads of
+           128 for 12 of 64, and with them attention's scale 1/sqrt(128) for 1/sqrt(64); output projections that start
+           at zero; a vocabulary padded to a multiple of 128. What attention adds is no longer scaled down. Queries,
+           keys and values have a matrix each: Muon has none to take apart.
+           With it: 5,100 steps (was 6,200), the cooldown over 1,450 of them (1,800). Validation is under autocast as
+           training is, in bf16 (was: fp32); rotary tables are rounded to bf16, and so is a matrix before Newton-Schulz
+           takes its norm.
 Parent     04 (2024-10-11)
-Credit     @Grad62304977, @kellerjordan0; Muon by @kellerjordan0, @bozavlado and others
+Credit     @Grad62304977, @kellerjordan0
 Source     https://github.com/KellerJordan/modded-nanogpt
 Rules      edition 2024-05-28: the first 10 steps are not timed, nor is validation.
 

@@ -5,10 +5,15 @@ Hardware   8x H100 80GB, torch 2.5.1; 524,288 tokens per step.
 New        Shortcuts with learnt weights: each layer mixes its values with those of the first (value residual
            learning, Zhou et al. 2024, arXiv 2410.17897), and each block mixes the stream with the embedding. Muon's
            momentum rises from 0.85 to 0.95 over 500 steps. The logits are softly capped at 30 (Gemma 2, arXiv
-           2408.00118). The published ablation, each line a run of 3,200 steps that adds to the one above:
-               08, with fewer steps             3.3274  141.98 ms     + embedding shortcuts    3.2972  151.96 ms
-               + value shortcuts, half and half 3.3151  145.01 ms     + momentum warmup        3.2844  151.97 ms
-               + with learnt weights            3.3065  145.98 ms     + softcap                3.2791  154.78 ms
+           2408.00118). With it: 3,200 steps (was 4,578), the cooldown over 914 of them (1,308).
+           The published ablation, runs of 3,200 steps, each with all that is named above it; the last is 09:
+               run                                loss     a step
+               08, with fewer steps               3.3274   141.98 ms
+               + value shortcuts, half and half   3.3151   145.01 ms
+               + learnt weights for them          3.3065   145.98 ms
+               + embedding shortcuts              3.2972   151.96 ms
+               + momentum warmup                  3.2844   151.97 ms
+               + softcap                          3.2791   154.78 ms
 Parent     08 (2024-11-03)
 Credit     @Grad62304977, @kellerjordan0
 Source     https://github.com/KellerJordan/modded-nanogpt
@@ -83,8 +88,8 @@ class Settings:
     model_dim: int = 768
     num_heads: int = 6
     mlp_dim: int = 3072
-    rotary_base: int = 10_000
     logit_cap: float = 30.0
+    rotary_base: int = 10_000
 
     # Learning rate and optimizers
     cooldown_iterations: int = 914

@@ -79,8 +79,8 @@ class Settings:
     model_dim: int = 768
     num_heads: int = 6
     mlp_dim: int = 3072
-    rotary_base: int = 10_000
     logit_cap: float = 30.0
+    rotary_base: int = 10_000
 
     # Learning rate and optimizers
     cooldown_iterations: int = 926
@@ -206,7 +206,7 @@ def muon_momentum(step: int) -> float:
 
 def rms_norm(x: Tensor) -> Tensor:
     """x scaled to unit root mean square over its last dimension, in the dtype that came in. The eps is that dtype's,
-    as was the default of PyTorch 2.6: 2^-7 for bf16."""
+    as was the default of PyTorch 2.5: 2^-7 for bf16."""
     return F.rms_norm(x, (x.size(-1),), eps=torch.finfo(x.dtype).eps).type_as(x)
 
 

@@ -5,9 +5,9 @@ Claim      5.03 minutes (1,875 steps at 161.84 ms, 301.8 s in the public log). V
 Hardware   8x H100 80GB, a nightly PyTorch 2.6; 524,288 tokens per step.
 New        One stream of 65,536 tokens per GPU in place of 64 rows of 1024. FlexAttention lets a token see the last
            1024 tokens of its own document, wherever they lie, and skips the tiles in which nobody sees anybody.
-           Inherited from 06 to 11: Muon spread over the ranks; embedding and head untied, the head starting at zero;
-           shortcuts from the first values and from the embedding; U-net skips; logits softly capped at 30; momentum
-           warmed up; bf16 activations throughout.
+           Validation reads its tokens through the same mask: with another context than that of 11.
+           With it: 1,875 steps (was 3,000), the cooldown over 562 of them (900). No batch is read twice (was: the
+           first).
 Parent     11 (2024-11-10)
 Credit     @KoszarskyB
 Source     https://github.com/KellerJordan/modded-nanogpt

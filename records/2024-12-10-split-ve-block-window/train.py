@@ -278,8 +278,8 @@ def rms_norm(x: Tensor) -> Tensor:
 
 
 class Rotary(nn.Module):
-    """Rotary positions (Su et al. 2021, arXiv 2104.09864) within a row. Frequencies are rounded to
-    bf16; angles in fp32, tables in bf16."""
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864) within a row. Frequencies are rounded to bf16; angles in
+    fp32, tables in bf16."""
 
     def __init__(self, head_dim: int, length: int, base: int):
         super().__init__()
