@@ -40,7 +40,8 @@ def shortest_step(record: Record, rows: int = 2) -> dict:
     on which nothing is compiled and whose curve does not matter."""
     known = read_settings(record.script)
     rows_of = {name: rows for name in ("rows_per_step", "batches_per_step") if name in known}
-    return rows_of | ({} if "untimed_iterations" in known else {"warmup_iterations": 1})
+    untimed_warmup = "warmup_iterations" in known and "untimed_iterations" not in known
+    return rows_of | ({"warmup_iterations": 1} if untimed_warmup else {})
 
 
 def finish(job: forks.Job) -> Replay:
