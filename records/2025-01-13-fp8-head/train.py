@@ -6,8 +6,9 @@ Hardware   8x NVIDIA H100 80GB HBM3, a nightly PyTorch 2.7; 524,288 tokens per s
 New        In training the head's three matmuls have 8-bit factors, under constant scales: about a third of the matmul
            work outside attention, at twice the rate. Validation keeps bf16. The soft cap, 15 tanh(z/15), becomes
            30 sigmoid(z/7.5), in fp32: the same, 15 higher, which a softmax does not see. The learning rate ends at a
-           tenth of its peak, no longer at zero. Weights start with standard deviation 0.5/sqrt(inputs), and the window
-           is rounded up. DistributedDataParallel is gone: one all-reduce a parameter, after the backward pass.
+           tenth of its peak, no longer at zero. Weights start with standard deviation 0.5/sqrt(inputs), the tables are
+           no longer padded (the head still is), and the window is rounded up. DistributedDataParallel is gone: one
+           all-reduce a parameter, after the backward pass.
 Parent     18 (2025-01-04): logits softly capped at 15.
 Credit     @YouJiacheng
 Source     https://github.com/KellerJordan/modded-nanogpt
@@ -380,7 +381,6 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask | Tensor) 
 # Optimizers
 # --------------------------------------------------------------------------------------------------
 
-
 # The tables' and scalars' Adam (Kingma & Ba 2015) is PyTorch's own, fused.
 
 
@@ -439,7 +439,7 @@ def learning_rate_multiplier(step: int) -> float:
 
 
 def muon_momentum(step: int) -> float:
-    """Up over the first steps, then constant."""
+    """Up in a straight line over the first steps, then constant."""
     low, high = settings.muon_momentum_start, settings.muon_momentum
     return low + (high - low) * min(1.0, step / settings.momentum_warmup)
 

@@ -17,6 +17,7 @@ Run        torchrun --standalone --nproc_per_node=8 train.py        1, 2 and 4 r
            torchrun --standalone --nproc_per_node=2 train.py --num_iterations 20 --seed 1
 
 Not as published, without effect on the mathematics:
+  - Rounds of Muon are of one shape (published: of one size), and each has memory of its own to arrive in.
   - The compiler is not tuned, unless by --tune_kernels true.
   - The head's rounding to fp8, softcap, cross entropy and fp8 gradient are kernels of our own.
 Not known:
@@ -383,7 +384,6 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask | Tensor, 
 # Optimizers
 # --------------------------------------------------------------------------------------------------
 
-
 # The tables' and scalars' Adam (Kingma & Ba 2015) is PyTorch's own, fused.
 
 
@@ -443,7 +443,7 @@ def learning_rate_multiplier(step: int) -> float:
 
 
 def muon_momentum(step: int) -> float:
-    """Up over the first steps, then constant."""
+    """Up in a straight line over the first steps, then constant."""
     low, high = settings.muon_momentum_start, settings.muon_momentum
     return low + (high - low) * min(1.0, step / settings.momentum_warmup)
 

@@ -528,7 +528,7 @@ def learning_rate_multiplier(step: int) -> float:
 
 
 def muon_momentum(step: int) -> float:
-    """Up over the first steps, then constant."""
+    """Up in a straight line over the first steps, then constant."""
     low, high = settings.muon_momentum_start, settings.muon_momentum
     return low + (high - low) * min(1.0, step / settings.momentum_warmup)
 
@@ -806,9 +806,11 @@ if model.fp8 and device.type == "cuda" and torch.cuda.get_device_capability(devi
     log("fallback step:0 fp8 -> bf16: this GPU has no fp8 matmul")
 
 matrices = [parameter for block in model.blocks for parameter in block.parameters()]
+tables = [model.embedding, *model.value_tables]
 rate = settings.adam_learning_rate
-rates = [(model.scalars, rate * settings.scalar_multiplier), (model.lm_head, rate * settings.head_multiplier)]
-rates += [(table, rate * settings.table_multiplier) for table in (model.embedding, *model.value_tables)]
+rates = [(table, rate * settings.table_multiplier) for table in tables]
+rates += [(model.lm_head, rate * settings.head_multiplier)]
+rates += [(model.scalars, rate * settings.scalar_multiplier)]
 share = 1 / settings.rows_per_step  # gradients are summed over rows and ranks; the optimizers take the mean of rows
 passes = settings.rows_per_step // world_size
 adam = ShardedAdam(rates, settings.adam_beta1, settings.adam_beta2, settings.adam_epsilon, share, passes)

@@ -505,7 +505,7 @@ def learning_rate_multiplier(step: int) -> float:
 
 
 def muon_momentum(step: int) -> float:
-    """Up over the first steps, then constant."""
+    """Up in a straight line over the first steps, then constant."""
     low, high = settings.muon_momentum_start, settings.muon_momentum
     return low + (high - low) * min(1.0, step / settings.momentum_warmup)
 

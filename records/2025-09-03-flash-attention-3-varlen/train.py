@@ -8,7 +8,7 @@ New        FlashAttention's kernel for sequences of various lengths in place of 
            token sees itself and L before it, no longer whole blocks), and a row is packed from documents, of each of
            which only the first 2048 tokens are taken.
            The window grows in three stages, 384, 896, 1408 tokens, a graph each, no longer block by block from 128.
-           Also: 1,695 -> 1,670 steps, 30 steps of warmup through the three windows.
+           Also: 1,695 -> 1,670 steps, 30 steps of warmup through the three windows, each of one row per rank.
 Parent     28 (2025-08-23): sparse attention gate.
 Credit     @varunneal; the idea of varlen attention: @YouJiacheng.
 Source     https://github.com/KellerJordan/modded-nanogpt/pull/118
@@ -19,6 +19,8 @@ Run        torchrun --standalone --nproc_per_node=8 train.py        1, 2 and 4 r
            torchrun --standalone --nproc_per_node=2 train.py --num_iterations 20 --seed 1
 
 Not as published, without effect on the mathematics:
+  - One kernel makes both of Muon's symmetric products (published: two, as the shared one was slower for the first),
+    with four choices of tile to tune over (published: 30).
   - Ranks that own no matrix of a chunk receive into memory of their own (published: over the chunk before).
   - The head's rounding to fp8, softcap, cross entropy and fp8 gradient are kernels of our own.
   - FlashAttention 3 is used where it is installed; otherwise PyTorch's own FlashAttention 2.
@@ -556,7 +558,7 @@ def learning_rate_multiplier(step: int) -> float:
 
 
 def muon_momentum(step: int) -> float:
-    """Up over the first steps, then constant."""
+    """Up in a straight line over the first steps, then constant."""
     low, high = settings.muon_momentum_start, settings.muon_momentum
     return low + (high - low) * min(1.0, step / settings.momentum_warmup)
 
