@@ -1174,6 +1174,7 @@ initial = [parameter.detach().clone() for parameter in model.parameters()]
 scheduled = settings.num_iterations - settings.extension_iterations
 stage_starts = [math.ceil(scheduled * i / 3) for i in range(4)]
 warmup_data = train_batches(start for start in stage_starts for _ in range(settings.warmup_iterations))
+model.rotary.reset()  # on the model's device
 window = window_blocks(0)
 for start in stage_starts:
     if start:

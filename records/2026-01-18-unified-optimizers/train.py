@@ -1378,6 +1378,7 @@ scheduled = settings.num_iterations - settings.extension_iterations
 changes = [math.ceil(scheduled * i / 3) for i in (1, 2, 3)]
 samples = sorted({0, 1, 2, *(change + i for change in changes for i in (-1, 0, 1))})
 warmup_data = train_batches(samples)
+model.rotary.reset()  # on the model's device
 window = window_blocks(0)
 for sample in samples:
     if window_blocks(sample) != window:

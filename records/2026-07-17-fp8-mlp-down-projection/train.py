@@ -1695,6 +1695,7 @@ around = {start + offset for start in stage_starts()[1:] for offset in (-2, -1, 
 sampled = [i for i in sorted({0, 1} | around) if 0 <= i < settings.num_iterations]
 initial = [tensor.detach().clone() for tensor in (*model.parameters(), model.post_scales)]
 model.quantise_mlp(exact=True)
+model.rotary.reset()  # on the model's device
 reached = 0
 for i, (batch, bigrams) in zip(sampled, train_batches(sampled)):
     for now in range(reached, stage(i)):
