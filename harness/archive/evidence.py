@@ -9,6 +9,7 @@ import pandas as pd
 from harness.archive.published import read_table
 from harness.archive.record import Record
 from harness.archive.run_folder import LOG
+from harness.errors import UserError
 from timing.log import Run, read_log
 
 STAND_IN = "books"  # the corpus of standin.csv
@@ -17,10 +18,12 @@ NO_COOLDOWN = {"cooldown_iterations": 1, "cooldown_fraction": 0.001}  # at most
 
 @dataclass(frozen=True)
 class Evidence:
-    """A run, by its facts (`run.json`) and its log; `losses` has the columns step, ours, published."""
+    """A run, by its facts (`run.json`) and its log; `losses` has the columns step, ours, published. `vouched` is the
+    corpus that the run itself does not name."""
 
     facts: dict
     run: Run
+    vouched: str
     pace_ms: float | None  # median step, None where the cards were shared
     losses: pd.DataFrame
 
@@ -38,23 +41,32 @@ class Evidence:
         return f"{self.facts['gpus']}x {name}, torch {self.facts['versions']['torch']}"
 
 
-def read_evidence(folder: Path, facts: dict, shared: bool, root=None) -> Evidence:
-    """The evidence in a run folder. `shared` says that other work ran on its cards: its times then show nothing.
+def read_evidence(folder: Path, facts: dict, shared: bool = False, corpus: str = "", root=None) -> Evidence:
+    """The evidence in a run folder. `shared` says that other work ran on its cards: its times then show nothing;
+    `corpus` what it was trained on.
 
-    Raises LogError for a log that cannot be read, UserError without `standin.csv`.
+    Raises LogError for a log that cannot be read, UserError without `standin.csv` or for another corpus than the run's.
     """
-    run = read_log(folder / LOG)
+    run, named = read_log(folder / LOG), _corpus(facts)
+    if corpus and named and corpus != named:
+        raise UserError(f"{folder} was trained on {named}, by the manifest of its data, not on {corpus}")
     losses = pd.DataFrame({"step": run.val_step, "ours": run.val_loss})
-    losses = losses.merge(comparable(read_table("standin.csv", root), facts), how="left", on="step")
-    return Evidence(facts, run, None if shared else run.median_step_ms, losses)
+    published = comparable(read_table("standin.csv", root), facts, named or corpus)
+    losses = losses.merge(published, how="left", on="step")
+    return Evidence(facts, run, "" if named else corpus, None if shared else run.median_step_ms, losses)
 
 
-def comparable(reference: pd.DataFrame, facts: dict) -> pd.DataFrame:
+def _corpus(facts: dict) -> str:
+    """The corpus that a run's data folder named, "" if it had no manifest."""
+    return (facts.get("manifest") or {}).get("name") or ""
+
+
+def comparable(reference: pd.DataFrame, facts: dict, corpus: str) -> pd.DataFrame:
     """The published script's losses, one a step, that this run's may be held against: on the same corpus and as many of
     its validation tokens, under the same schedule. That is a whole one of as many steps, or the beginning of the
     published one: there the run must have put its cooldown out of the way."""
     given, none = facts["overrides"], pd.DataFrame({"step": [], "published": []})
-    if facts.get("manifest", {}).get("name") != STAND_IN:
+    if corpus != STAND_IN:
         return none
     same = (reference.number == facts["record"]) & (reference.val_tokens.astype(str) == given.get("val_tokens"))
     whole = reference.num_iterations.astype(str) == given.get("num_iterations")
@@ -70,12 +82,13 @@ def paragraph(evidence: Evidence, record: Record) -> str:
     """Markdown for the record's `logs/README.md`: what ran, at what pace, what was changed, and the losses."""
     facts, run = evidence.facts, evidence.run
     script = "as frozen" if facts["script_sha256"] == record.sha256 else "as it was frozen before"
+    named, seed = _corpus(facts), facts.get("seed")
     changed = ", ".join(f"`{name} {value}`" for name, value in facts["overrides"].items())
-    corpus, seed = facts.get("manifest", {}).get("name") or "unknown", facts.get("seed")
     said = [f"**`{facts['run_id']}`**, of the script {script}: {evidence.machine}, {run.steps:,} steps, {_peak(run)}."]
     said += [_pace(evidence, record), f"Overridden: {changed}." if changed else "Nothing was overridden."]
-    said += [f"Fidelity: {facts['fidelity']}; corpus {corpus}, seed {seed}."]
-    if corpus == STAND_IN:
+    corpus = named or (f"{evidence.vouched}, whose manifest was not there" if evidence.vouched else "unknown")
+    said += [f"Fidelity: {facts['fidelity']}; corpus {corpus}; seed {seed}."]
+    if (named or evidence.vouched) == STAND_IN:
         said += ["No loss here is to be held against 3.28."]
     return f"{textwrap.fill(' '.join(said), 120, break_on_hyphens=False)}\n\n{_table(evidence.losses)}\n"
 

@@ -19,11 +19,12 @@ from harness.files import write_whole
 README = "README.md"
 
 
-def keep(folder: Path, shared: bool = False, root: Path | str | None = None) -> str:
+def keep(folder: Path, shared: bool = False, corpus: str = "", root: Path | str | None = None) -> str:
     """Copy a run folder into `logs/` of its record, and say there and in `shown.csv` what it shows; a sentence on it.
     The folder itself comes last: until it stands there, what was broken off is taken up by the next call.
 
-    `shared`: other work ran on its cards meanwhile. Raises UserError, before anything is written, for a run that did
+    `shared`: other work ran on its cards meanwhile. `corpus`: what it was trained on, where its data folder had no
+    manifest that would say so. Raises UserError, before anything is written, for a run that did
     not finish, was none of the archive's scripts at real size on a GPU, or is kept already.
     """
     if not (folder / FACTS).is_file():
@@ -33,13 +34,13 @@ def keep(folder: Path, shared: bool = False, root: Path | str | None = None) -> 
     place = record.logs / facts["run_id"]
     if place.exists():
         raise UserError(f"{place} is kept already")
-    evidence = read_evidence(folder, facts, shared, root)
+    evidence = read_evidence(folder, facts, shared, corpus, root)
     record.logs.mkdir(exist_ok=True)
     _tell(record.logs / README, record, facts["run_id"], paragraph(evidence, record))
     _add_row(Path(root or ROOT) / SHOWN, _row(record, evidence))
     _copy(folder, place)
     toml = record.folder / RECORD_FACTS
-    write_whole(toml, with_shown(toml.read_text(encoding="utf-8"), proof(record.logs, record.sha256, record.shown)))
+    write_whole(toml, with_shown(toml.read_text(encoding="utf-8"), proof(record.logs, record.script, record.shown)))
     return f"{place}: record {record.number}, {evidence.run.steps:,} steps on {evidence.machine}"
 
 

@@ -1,7 +1,8 @@
 """Which run proves a frozen script at real size: `[shown]` in `record.toml`, and the search for it in `logs/`.
 
-A script that changed after its last run on a GPU has gone to NaN once. So a frozen hash says what ran it: a folder in
-`logs/`, its machine and steps, or that nothing has yet, and why.
+A script that changed after its last run on a GPU has gone to NaN once. So a frozen script says what ran it: a folder in
+`logs/`, its machine and steps, or that nothing has yet, and why. A script whose comments and docstrings alone have
+changed since is still the one that ran.
 """
 
 import json
@@ -9,6 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.archive.code import ran
 from harness.archive.run_folder import FACTS
 from harness.errors import UserError
 
@@ -44,19 +46,19 @@ def problems(shown: dict) -> list[str]:
     return wrong
 
 
-def proof(logs: Path, digest: str, known: Shown | None = None) -> Shown:
-    """The longest finished run in `logs` of the script with this SHA-256, at real size and on GPUs. Without one, the
-    reason that is `known`, if it is one."""
+def proof(logs: Path, script: Path, known: Shown | None = None) -> Shown:
+    """The longest finished run in `logs` of this script, be it in other words, at real size and on GPUs. Without one,
+    the reason that is `known`, if it is one."""
     none = known if known and known.run == NONE else Shown()
-    return max(_runs(logs, digest), key=lambda shown: shown.steps, default=none)
+    return max(_runs(logs, script), key=lambda shown: shown.steps, default=none)
 
 
-def _runs(logs: Path, digest: str):
+def _runs(logs: Path, script: Path):
     for path in sorted(logs.glob(f"*/{FACTS}")):
         facts = read_run(path)
         gpu = facts.get("machine", {}).get("gpu")
-        finished = facts.get("script_sha256") == digest and facts.get("outcome") == "finished"
-        if finished and gpu and facts.get("fidelity") != "smoke":
+        finished = gpu and facts.get("outcome") == "finished" and facts.get("fidelity") != "smoke"
+        if finished and ran(path.parent, facts, script):
             yield Shown(path.parent.name, f"{facts['gpus']}x {gpu}", last_step(facts), "")
 
 

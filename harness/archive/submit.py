@@ -104,7 +104,7 @@ def freeze(folder: Path, again: bool = False) -> str:
     """
     record = load(folder)
     digest = record.script_sha256()
-    shown = proof(record.logs, digest, record.shown)
+    shown = proof(record.logs, record.script, record.shown)
     if record.sha256 == digest:
         if shown != record.shown:
             _write(folder, with_shown((folder / FACTS).read_text(encoding="utf-8"), shown))

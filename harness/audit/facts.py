@@ -4,9 +4,10 @@ import math
 
 import pandas as pd
 
+from harness.archive.code import code_of
 from harness.archive.record import Record
 from harness.audit.finding import FAIL, NOTE, PASS, Finding
-from harness.audit.script import code_of, script_hashes
+from harness.audit.script import script_hashes
 from harness.errors import UserError
 from harness.referee.checks import Case
 from harness.referee.source.rules import is_script

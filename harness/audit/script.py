@@ -94,19 +94,6 @@ def script_hashes(record: Record) -> set[str]:
     return {record.sha256, hashlib.sha256(record.script.read_bytes()).hexdigest()} - {""}
 
 
-def code_of(source: str) -> str | None:
-    """What runs of a script: its syntax tree without docstrings, as text. None if it is no Python."""
-    try:
-        tree = ast.parse(source)
-        for node in ast.walk(tree):
-            documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
-            if documented and ast.get_docstring(node, clean=False) is not None:
-                node.body = node.body[1:]
-        return ast.dump(tree)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
 def _text(record: Record) -> str:
     try:
         return record.script.read_text(encoding="utf-8")

@@ -1,5 +1,6 @@
 """The audit of `[shown]`: the run that is said to prove a frozen script is there, and is what it is said to be."""
 
+from harness.archive.code import ran
 from harness.archive.record import Record
 from harness.archive.run_folder import FACTS
 from harness.archive.shown import NONE, last_step, read_run
@@ -29,8 +30,9 @@ def audit_shown(record: Record) -> Finding:
 def _faults(record: Record, facts: dict):
     """(what is wrong, whether it is) for the run that [shown] names."""
     digest, fidelity = str(facts.get("script_sha256", "")), facts.get("fidelity")
+    other = not ran(record.logs / record.shown.run, facts, record.script)
     machine = f"{facts.get('gpus')}x {facts.get('machine', {}).get('gpu')}"
-    yield f"it ran {digest[:12] or 'an unknown script'}, frozen is {record.sha256[:12]}", digest != record.sha256
+    yield f"it ran {digest[:12] or 'an unknown script'}, frozen is {record.sha256[:12]}", other
     yield f"its fidelity is {fidelity}, which is not real size", fidelity in (None, "smoke")
     yield f"it is {facts.get('outcome')}", facts.get("outcome") != "finished"
     yield f"it ran on {machine}, not on {record.shown.machine}", machine != record.shown.machine

@@ -36,12 +36,13 @@ def freeze(folder, again):
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--shared", is_flag=True, help="Other work ran on their GPUs meanwhile: their times show nothing.")
-def keep(runs, shared):
+@click.option("--corpus", default="", help="What they were trained on, if their data had no manifest to say so.")
+def keep(runs, shared, corpus):
     """Take finished RUNS into the `logs/` of their records, and say there what they show."""
     from harness.archive.keep import keep
 
     for folder in runs:
-        click.echo(keep(folder, shared))
+        click.echo(keep(folder, shared, corpus))
     click.echo("the tables follow with `harness leaderboard --write`")
 
 

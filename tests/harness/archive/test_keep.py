@@ -67,6 +67,16 @@ def test_times_from_a_shared_card_are_not_told(kept, root):
     assert pd.isna(read_table("shown.csv", root).set_index("run").median_ms[kept.name])
 
 
+def test_a_run_whose_data_had_no_manifest_is_vouched_for(kept, root, tmp_path):
+    lost = changed(kept, tmp_path / kept.name, manifest=None)
+    assert read_evidence(lost, json.loads((lost / "run.json").read_text())).difference is None
+    keep(lost, corpus="books", root=root)
+    told = " ".join((root / resolve("13").folder.name / "logs" / "README.md").read_text().split())
+    assert "corpus books, whose manifest was not there; seed 1." in told and "| 36 | 4.7652 | 4.7604 |" in told
+    with pytest.raises(UserError, match="trained on books, by the manifest of its data, not on fineweb10B"):
+        read_evidence(kept, json.loads((kept / "run.json").read_text()), corpus="fineweb10B")
+
+
 def test_what_a_full_disk_broke_off_is_taken_up_again(kept, root, monkeypatch):
     def full(folder, place):
         raise OSError(28, "No space left on device")
@@ -106,16 +116,16 @@ def test_losses_are_compared_only_under_one_schedule(kept):
     reference = read_table("standin.csv")
     facts = json.loads((kept / "run.json").read_text())
     given = facts["overrides"]
-    assert len(comparable(reference, facts)) == 6
+    assert len(comparable(reference, facts, "books")) == 6
     for other in ({"num_iterations": "36"}, {"val_tokens": "1048576"}):
-        assert comparable(reference, facts | {"overrides": given | other}).empty
-    assert comparable(reference, facts | {"manifest": {"name": "fineweb10B"}}).empty
+        assert comparable(reference, facts | {"overrides": given | other}, "books").empty
+    assert comparable(reference, facts, "fineweb10B").empty and comparable(reference, facts, "").empty
     begun = facts | {"record": "24", "overrides": {"num_iterations": "60", "val_tokens": "1048576"}}
-    assert comparable(reference, begun).empty
+    assert comparable(reference, begun, "books").empty
     begun["overrides"]["cooldown_fraction"] = "0.4"
-    assert comparable(reference, begun).empty
+    assert comparable(reference, begun, "books").empty
     begun["overrides"]["cooldown_fraction"] = "0.001"
-    assert len(comparable(reference, begun)) == 5
+    assert len(comparable(reference, begun, "books")) == 5
     assert read_evidence(kept, facts, shared=False).difference == (pytest.approx(0.0048), 5)
 
 

@@ -45,22 +45,45 @@ def write(folder, shown):
 
 
 def test_the_longest_real_run_of_the_hash_is_the_proof(folder):
-    assert proof(folder / "logs", digest(folder)) == Shown() and Shown().reason == NOT_YET
+    assert proof(folder / "logs", folder / "train.py") == Shown() and Shown().reason == NOT_YET
     add_run(folder, "a", 100)
     add_run(folder, "b", 2330)
     add_run(folder, "c", 9999, fidelity="smoke")
     add_run(folder, "d", 9999, script_sha256="0" * 64)
     add_run(folder, "e", 9999, outcome="crashed")
     add_run(folder, "f", 9999, machine={"gpu": None})
-    shown = proof(folder / "logs", digest(folder))
+    shown = proof(folder / "logs", folder / "train.py")
     assert shown == Shown("b", "2x NVIDIA H200", 2330, "") and shown.text == "2,330 steps on 2x NVIDIA H200"
     assert write(folder, shown).status == "pass"
+
+
+@pytest.mark.parametrize(
+    "change, shown",
+    [
+        (("the optimizer", "its optimizer"), True),
+        (("rate = 0.5", "rate = 0.25"), False),
+        (("# not timed", "# untimed"), True),
+        (("a = 1", "b = 1"), False),
+    ],
+)
+def test_mended_words_need_no_other_run(folder, change, shown):
+    """What ran is in the log: a script whose comments and docstrings alone differ from it is shown by it."""
+    script = folder / "train.py"
+    ran = '"""Trains with the optimizer."""\n\nrate = 0.5  # not timed\na = 1\n'
+    script.write_text(ran)
+    add_run(folder, "a", 100)
+    log = f"{ran}\n{'=' * 100}\nRunning Python 3.12\n{'=' * 100}\nstep:0/100 val_loss:10.8258 train_time:0ms\n"
+    (folder / "logs" / "a" / "log.txt").write_text(log)
+    script.write_text(ran.replace(*change))
+    assert ran != script.read_text() and (proof(folder / "logs", script) != Shown()) == shown
+    (folder / "logs" / "a" / "log.txt").write_text(log.replace("rate = 0.5", "rate = 0.25"))
+    assert proof(folder / "logs", script) == Shown()  # its log holds another script than it says it ran
 
 
 def test_a_table_takes_the_place_of_the_one_before(folder):
     add_run(folder, "a", 100)
     assert write(folder, Shown(reason="no lease left")).status == "note"
-    write(folder, proof(folder / "logs", digest(folder)))
+    write(folder, proof(folder / "logs", folder / "train.py"))
     text = (folder / "record.toml").read_text()
     assert text.count("[shown]") == 1 and "no lease left" not in text
     assert load(folder).shown.run == "a" and load(folder).sha256 == digest(folder)
