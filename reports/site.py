@@ -144,10 +144,10 @@ def _of(replays: pd.DataFrame, number: str) -> pd.DataFrame:
 
 
 def _first_comparison(table: pd.DataFrame) -> tuple[str, str]:
-    """The two records that the page compares at first: the archive's latest and its parent, else the last two."""
-    archived = table[table.archived & table.parent.isin(table.number)]
-    if len(archived):
-        return archived.parent.iloc[-1], archived.number.iloc[-1]
+    """The two records that the page compares at first: the latest whose parent's script is here too, else the last two."""
+    known = table[table.archived & table.parent.isin(table.number[table.archived])]
+    if len(known):
+        return known.parent.iloc[-1], known.number.iloc[-1]
     return table.number.iloc[max(-2, -len(table))], table.number.iloc[-1]
 
 

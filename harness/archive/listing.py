@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import click
 from rich.console import Console
@@ -70,9 +71,9 @@ def facts(record: Record) -> dict:
 
 
 def _shown(record: Record | Listing) -> str:
-    """The machine that proved the frozen script at real size, "-" where none has."""
+    """The machine that proved the frozen script at real size, such as 2x H200; "-" where none has."""
     shown = record.shown if isinstance(record, Record) else None
-    return shown.machine if shown and shown.machine else "-"
+    return re.sub(r"NVIDIA (\S+).*", r"\1", shown.machine) if shown and shown.machine else "-"
 
 
 def public_facts(one: Listing) -> dict:

@@ -157,7 +157,7 @@ def _frames(data):
 def test_the_attribution_multiplies_to_the_whole_factor(data):
     words = charts.CHARTS["attribution"].draw.__globals__["words"]
     title, _, source = words(data["gains"], SLIDE)
-    assert title == "36.6× = 14.1× fewer steps × 2.67× faster steps × 0.973 re-timed"
+    assert title == "36.6× = 15.2× fewer steps × 2.47× faster steps × 0.973 re-timed"
     for size in (SLIDE, COLUMN):
         total, *factors = map(float, re.findall(r"\d+\.\d+", words(data["gains"], size)[0]))
         assert len(factors) == 3 and math.prod(factors) == pytest.approx(total, rel=0.004)

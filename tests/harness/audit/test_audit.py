@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from harness.archive.shown import Shown, with_shown
 from harness.audit.audit import audit, show
 from harness.cli import main
 
@@ -18,7 +19,7 @@ TABLES = ("leaderboard.csv", "runs.csv", "curves.csv")
 
 @pytest.fixture
 def archive(tmp_path):
-    """A copy of record 40 and the tables, without logs, frozen as it stands."""
+    """A copy of record 40 and the tables, without logs and what they show, frozen as it stands."""
     source = next(RECORDS.glob("2025-10-04-*"))
     for name in TABLES:
         shutil.copy(RECORDS / name, tmp_path / name)
@@ -26,6 +27,8 @@ def archive(tmp_path):
     folder.mkdir()
     for name in ("train.py", "record.toml"):
         shutil.copy(source / name, folder / name)
+    facts = folder / "record.toml"
+    facts.write_text(with_shown(facts.read_text(), Shown()))
     freeze(folder)
     return tmp_path
 
