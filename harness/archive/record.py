@@ -42,6 +42,7 @@ class Listed:
 class Record:
     """A folder of the archive: where it is, what it claims, what it needs, how it is smoke-tested.
 
+    `gpt2_tokens` names the setting that, while it is on, has the script read GPT-2's tokens from the data folder.
     `curve` holds (step, validation loss) pairs of the published log; `smoke` the overrides of a smoke replay, without
     `smoke_margin` (nats by which its loss must fall) and `smoke_gpus` (its ranks). `sha256` is that of the frozen
     script, "" while the record is a draft; `earlier` holds (SHA-256, what has changed since) of those that were frozen
@@ -63,6 +64,7 @@ class Record:
     shards: int = 1
     gpu_memory_gib: float = 0.0
     compute_capability: str = ""
+    gpt2_tokens: str = ""
     curve: tuple[tuple[int, float], ...] = ()
     smoke_margin: float = 0.0
     smoke_gpus: int = 2
@@ -141,6 +143,7 @@ KEYS = {
     "needs.shards": (int, REQUIRED),
     "needs.gpu_memory_gib": (float, REQUIRED),
     "needs.compute_capability": (str, REQUIRED),
+    "needs.gpt2_tokens": (str, OPTIONAL),
     "reference.curve": (list, OPTIONAL),
     "smoke.margin": (float, REQUIRED),
     "smoke.gpus": (int, OPTIONAL),
@@ -248,6 +251,7 @@ def _record(folder: Path, table: dict) -> Record:
         shards=needs["shards"],
         gpu_memory_gib=float(needs["gpu_memory_gib"]),
         compute_capability=needs["compute_capability"],
+        gpt2_tokens=needs.get("gpt2_tokens", ""),
         curve=tuple((step, float(loss)) for step, loss in table.get("reference", {}).get("curve", [])),
         smoke_margin=float(smoke.pop("margin")),
         smoke_gpus=smoke.pop("gpus", 2),

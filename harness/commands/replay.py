@@ -112,6 +112,7 @@ def ladder(records, rounds, price, budget, dry, as_json, **options):
 @click.option("--synthetic", is_flag=True, help="Make the small synthetic source instead; needs no network.")
 @click.option("--seed", type=SEED, default=0, help="Seed of the synthetic source. Default: 0.")
 @click.option("--describe", "name", default="", metavar="NAME", help="Write the manifest of shards of your own.")
+@click.option("--gpt2-tokens", is_flag=True, help="GPT-2's tokens too, which record 89 looks into.")
 def data(**options):
     """Fetch FineWeb's tokens (resumable, verified), or make or check a data folder."""
     from harness.tokens.prepare import prepare

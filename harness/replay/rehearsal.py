@@ -4,7 +4,7 @@ from harness.archive import places
 from harness.errors import UserError
 from harness.machine import Machine
 from harness.replay.plan import Options, Plan
-from harness.replay.tokens import shards_needed
+from harness.replay.tokens import reads_gpt2_tokens, shards_needed
 from harness.tokens.manifest import read_manifest
 
 SHARD_MB = 200.0
@@ -26,7 +26,7 @@ def rehearse(plan: Plan, options: Options, machine: Machine) -> dict:
         "runs": options.runs,
         "steps": plan.steps,
         "settings": {name: str(value) for name, value in plan.overrides.items()},
-        "data": data_needed(plan),
+        "data": data_needed(plan) + names_needed(plan),
         "cost": cost(plan, options),
         "kept in": places.shown(options.runs_dir / plan.record.slug),
     }
@@ -51,13 +51,19 @@ def data_needed(plan: Plan) -> str:
         made = "" if manifest else ", made in a few seconds (4 MB, no network)"
         return f"the synthetic source in {place}{made}"
     if manifest and manifest.name != "fineweb10B":
-        return f"{manifest.name} in {place}: {manifest.tokens('train'):,} training tokens, nothing is fetched"
+        return f"{manifest.name} in {place}: {manifest.tokens('train'):,} training tokens, all there"
     wanted = [VAL_FILE, *(f"fineweb_train_{number:06d}.bin" for number in range(1, shards_needed(plan) + 1))]
     missing = [name for name in wanted if not manifest or name not in manifest.files]
     there = f"{len(wanted) - 1} train shards of FineWeb and the validation shard in {place}"
     if not missing:
         return f"{there}: all there"
     return f"{there}: {len(missing)} to fetch, {len(missing) * SHARD_MB / 1000:.1f} GB"
+
+
+def names_needed(plan: Plan) -> str:
+    """GPT-2's tokens, where the script looks into them and they are not there."""
+    there = not reads_gpt2_tokens(plan) or (plan.data_dir / "gpt2.tiktoken").exists()
+    return "" if there else "; gpt2.tiktoken to fetch, 1 MB"
 
 
 def cost(plan: Plan, options: Options) -> str:

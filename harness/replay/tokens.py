@@ -33,7 +33,17 @@ def prepare(plan: Plan, repeat: bool) -> tuple[Manifest | None, str]:
     ours = manifest.name == FINEWEB if manifest else not any(plan.data_dir.glob("fineweb_train_*.bin"))
     if ours:
         manifest = data.ensure_fineweb(plan.data_dir, shards_needed(plan))
+    if reads_gpt2_tokens(plan):
+        from harness.tokens.gpt2 import ensure_gpt2_tokens
+
+        ensure_gpt2_tokens(plan.data_dir)
     return manifest, check_tokens(plan, manifest, repeat)
+
+
+def reads_gpt2_tokens(plan: Plan) -> bool:
+    """Whether the script, so set, looks into GPT-2's tokens."""
+    setting = plan.record.gpt2_tokens
+    return bool(setting) and str(plan.overrides.get(setting, True)).lower() == "true"
 
 
 def check_tokens(plan: Plan, manifest: Manifest | None, repeat: bool) -> str:

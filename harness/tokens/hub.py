@@ -27,7 +27,7 @@ ATTEMPTS = 4  # times that a broken transfer is resumed, and a corrupted one beg
 CUT_SHORT = "the connection ended before all had arrived"
 PAUSE = 1.0  # seconds before the second attempt, doubled for each further one
 
-logging.set_verbosity_error()  # a failure is told once, by `_explained`
+logging.set_verbosity_error()  # a failure is told once, by `explained`
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def list_files(revision: str | None = None) -> dict[str, RemoteFile]:
         api = HfApi(endpoint=endpoint(), token=False)
         info = api.dataset_info(REPOSITORY, revision=revision, files_metadata=True, timeout=ANSWER_WITHIN)
     except (HTTPError, OSError) as error:
-        raise _explained(error, REPOSITORY) from error
+        raise explained(error, REPOSITORY) from error
     files = [file for file in info.siblings or () if file.lfs is not None and file.rfilename.endswith(".bin")]
     return {file.rfilename: RemoteFile(file.rfilename, file.lfs.size, file.lfs.sha256, info.sha) for file in files}
 
@@ -90,7 +90,7 @@ def _receive(file: RemoteFile, part: Path, meter) -> None:
             return
         except (HTTPError, OSError) as error:
             if attempt == ATTEMPTS - 1 or not _may_pass(error):
-                raise _explained(error, file.name) from error
+                raise explained(error, file.name) from error
             time.sleep(PAUSE * 2**attempt)
 
 
@@ -124,7 +124,7 @@ def _may_pass(error: Exception) -> bool:
     return isinstance(error, HTTPError) or CUT_SHORT in str(error)
 
 
-def _explained(error: Exception, what: str) -> UserError:
+def explained(error: Exception, what: str) -> UserError:
     """The one line for a failure of network, Hub or disk."""
     where = endpoint()
     if isinstance(error, HfHubHTTPError):

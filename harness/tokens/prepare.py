@@ -87,6 +87,7 @@ def prepare(
     synthetic: bool,
     seed: int,
     name: str,
+    gpt2_tokens: bool = False,
     progress: bool = True,
 ) -> str:
     """What `harness data` does: get, make, check or describe a data folder, and say what it holds in two lines."""
@@ -101,6 +102,10 @@ def prepare(
         manifest = describe(data_dir, name)
     else:
         manifest = ensure_fineweb(data_dir, shards, progress)
+    if gpt2_tokens:
+        from harness.tokens.gpt2 import ensure_gpt2_tokens
+
+        ensure_gpt2_tokens(data_dir)
     return _summary(data_dir, manifest)
 
 

@@ -12,12 +12,13 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 REPOSITORY = "kjj0/fineweb10B-gpt2"
+MODEL = "openai-community/gpt2"
 PIECE = 1024  # bytes sent at a time
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves `files` (name -> bytes) as a public dataset.
+    """Serves `files` (name -> bytes) as a public dataset, and as the files of a model.
 
     `faults[name]` is a queue of what goes wrong with the next GETs of a file, `faults["api"]` of the listing: an HTTP
     status, "cut" (the connection closes half-way), "reset" (it is torn down), "corrupt" (a flipped byte), "whole" (the
@@ -58,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if re.fullmatch(rf"/api/datasets/{REPOSITORY}(/revision/\w+)?", path):
             self.listing()
-        elif match := re.fullmatch(rf"/datasets/{REPOSITORY}/resolve/(\w+)/(.+)", path):
+        elif match := re.fullmatch(rf"/(?:datasets/{REPOSITORY}|{MODEL})/resolve/(\w+)/(.+)", path):
             self.resolve(match[2])
         elif path.startswith("/cdn/"):
             self.content(path.removeprefix("/cdn/"))
