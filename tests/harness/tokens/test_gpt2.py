@@ -59,7 +59,7 @@ def test_every_byte_has_a_letter_of_its_own():
 @pytest.mark.parametrize("sent", [b"{", b"[]", b'{"\\u4e00": 0}', b'{"a": 0}'])
 def test_another_vocabulary_is_refused(server, tmp_path, sent):
     server.files["vocab.json"] = sent
-    with pytest.raises(UserError, match="has another vocab.json in openai-community/gpt2 than GPT-2's"):
+    with pytest.raises(UserError, match=r"has another vocab\.json in openai-community/gpt2"):
         gpt2.ensure_gpt2_tokens(tmp_path)
     assert not list(tmp_path.iterdir())
 
