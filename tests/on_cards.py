@@ -3,11 +3,10 @@
     python tests/on_cards.py tests/lease.plan --cards 4 --data /tmp/books --out /tmp/lease [--minutes 25]
 
 A line of the plan is a number of cards and a command: `2 harness replay 40 --gpus 2` has its two cards to itself.
-`1 beside harness replay 13 --gpus 1` shares its card with one other such replay, for as long as both prepare: from the
-first step of a replay on, all else on its cards stands still (SIGSTOP) until it has ended, so that its steps are timed
-alone. Tasks start in their order; one that waits for whole cards keeps them free. `show 25 36` stands for a replay of
-record 25 on one card, its schedule shortened to 36 steps. `{out}` and `{data}` in a command are the two folders,
-`{runs}` a folder for the task's replays; a first word `harness` or `python` is that of this Python.
+`1 beside harness replay 13 --gpus 1` shares its card with one other such replay; its times are then worth nothing, for
+which `harness keep` has `--shared`. Tasks start in their order; one that waits keeps the cards that it waits for free.
+`show 25 36` stands for a replay of record 25 on one card, its schedule shortened to 36 steps. `{out}` and `{data}` in a
+command are the two folders; a first word `harness` or `python` is that of this Python.
 
 In the out folder: `tasks.csv`, a line for each that has ended (which cards, from when to when in seconds, exit code),
 what each said, and `runs/`, for `harness keep`. When the minutes are over, or on a signal, all that runs is ended.
@@ -15,9 +14,7 @@ what each said, and `runs/`, for `harness keep`. When the minutes are over, or o
 
 import argparse
 import csv
-import functools
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -32,11 +29,9 @@ sys.path.insert(0, str(ROOT))
 from harness.archive.find import resolve  # noqa: E402
 
 PLACES = 2  # on a card, for tasks beside each other
-MARK = "ON_CARDS_TASK"
-TRAIN_LINE = re.compile(rb"^step:[1-9]\d*/\d+ train_time:", re.MULTILINE)
 FIELDS = ("number", "cards", "began_s", "ended_s", "exit", "command")
 STANDS_FOR = {"harness": [sys.executable, "-m", "harness.cli"], "python": [sys.executable]}
-REPLAY = ["--repeat", "--seed", "1", "--data-dir", "{data}", "--runs-dir", "{runs}"]
+REPLAY = ["--repeat", "--seed", "1", "--data-dir", "{data}", "--runs-dir", "{out}/runs"]
 SECONDS_TO_END = 20  # between asking a command to end and ending it
 
 
@@ -48,21 +43,14 @@ class Task:
     needs: int
     command: list[str]
     beside: bool = False
-    runs: Path = Path("runs")
     process: subprocess.Popen | None = None
     cards: list[int] = field(default_factory=list)
     began: float = 0.0
-    timed: bool = False
-    still: bool = False
 
     @property
     def places(self) -> int:
         """How many places it takes on each of its cards."""
         return 1 if self.beside else PLACES
-
-    def trains(self) -> bool:
-        """Whether its replay has made a step."""
-        return any(TRAIN_LINE.search(said.read_bytes()) for said in self.runs.glob("*/*/stdout.txt"))
 
 
 def read_plan(text: str, out: Path, data: Path) -> list[Task]:
@@ -77,11 +65,9 @@ def read_plan(text: str, out: Path, data: Path) -> list[Task]:
         if not cards.isdigit() or not words:
             raise ValueError(f"not a number of cards and a command: {line!r}")
         command = show(*words[1:]) if words[0] == "show" else words
-        runs = out / "runs" / f"{len(tasks):02}"
-        places = {"{out}": out, "{data}": data, "{runs}": runs}
-        filled = [functools.reduce(lambda word, at: word.replace(at, str(places[at])), places, one) for one in command]
+        filled = [word.replace("{out}", str(out)).replace("{data}", str(data)) for word in command]
         full = [*STANDS_FOR.get(filled[0], filled[:1]), *filled[1:]]
-        tasks.append(Task(len(tasks), int(cards), full, beside, runs))
+        tasks.append(Task(len(tasks), int(cards), full, beside))
     return tasks
 
 
@@ -107,8 +93,7 @@ def run(tasks: list[Task], cards: list[int], out: Path, seconds: float) -> None:
                 for task in [task for task in running if task.process.poll() is not None]:
                     running.remove(task)
                     tell(table, file, task, began)
-                take_turns(running)
-                time.sleep(0.1)
+                time.sleep(0.2)
         finally:
             end(running)
             for task in running:
@@ -139,7 +124,7 @@ def deal(waiting: list[Task], free: dict[int, int]) -> list[tuple[Task, list[int
 def start(task: Task, cards: list[int], out: Path, began: float) -> Task:
     """Start a task on these cards, its output in a file named by its number."""
     print(f"{time.monotonic() - began:6.0f} s  cards {cards}  {shlex.join(task.command)}", flush=True)
-    own = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, cards)), "PYTHONUNBUFFERED": "1", MARK: str(task.number)}
+    own = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, cards)), "PYTHONUNBUFFERED": "1"}
     own["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     with (out / f"{task.number:02}.txt").open("wb") as said:
         task.process = subprocess.Popen(
@@ -147,30 +132,6 @@ def start(task: Task, cards: list[int], out: Path, began: float) -> Task:
         )
     task.cards, task.began = cards, time.monotonic() - began
     return task
-
-
-def take_turns(running: list[Task]) -> None:
-    """Let one replay a card make its steps; what shares its cards stands still meanwhile."""
-    taken = {card for task in running if task.timed for card in task.cards}
-    for task in running:
-        if task.beside and not task.timed and not taken & set(task.cards) and task.trains():
-            task.timed = True
-            taken |= set(task.cards)
-    for task in running:
-        before, task.still = task.still, not task.timed and bool(taken & set(task.cards))
-        if task.still or before:  # again and again, as new ranks may have come
-            signal_ranks(task, signal.SIGSTOP if task.still else signal.SIGCONT)
-
-
-def signal_ranks(task: Task, sign: signal.Signals) -> None:
-    """To a task's ranks and what they have started; torchrun and the harness, whose clocks matter, go on."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            variables = (folder / "environ").read_bytes().split(b"\0")
-            if f"{MARK}={task.number}".encode() in variables and any(v.startswith(b"LOCAL_RANK=") for v in variables):
-                os.kill(int(folder.name), sign)
-        except OSError:  # ended meanwhile, or another user's
-            continue
 
 
 def tell(table, file, task: Task, began: float) -> None:
@@ -185,8 +146,6 @@ def tell(table, file, task: Task, began: float) -> None:
 
 def end(running: list[Task]) -> None:
     """Ask all to end, and after a while make them. Not as Ctrl-C would: a shell's background jobs do not hear that."""
-    for task in running:
-        signal_ranks(task, signal.SIGCONT)
     for sign in (signal.SIGTERM, signal.SIGKILL):
         for task in running:
             if task.process.poll() is None:

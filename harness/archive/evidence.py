@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.archive.code import ran
 from harness.archive.published import read_table
 from harness.archive.record import Record
 from harness.archive.run_folder import LOG
@@ -18,9 +19,10 @@ NO_COOLDOWN = {"cooldown_iterations": 1, "cooldown_fraction": 0.001}  # at most
 
 @dataclass(frozen=True)
 class Evidence:
-    """A run, by its facts (`run.json`) and its log; `losses` has the columns step, ours, published. `vouched` is the
-    corpus that the run itself does not name."""
+    """A run, by its folder, its facts (`run.json`) and its log. `vouched` is the corpus that the run itself does not
+    name; `losses` has the columns step, ours, published."""
 
+    folder: Path
     facts: dict
     run: Run
     vouched: str
@@ -53,7 +55,7 @@ def read_evidence(folder: Path, facts: dict, shared: bool = False, corpus: str =
     losses = pd.DataFrame({"step": run.val_step, "ours": run.val_loss})
     published = comparable(read_table("standin.csv", root), facts, named or corpus)
     losses = losses.merge(published, how="left", on="step")
-    return Evidence(facts, run, "" if named else corpus, None if shared else run.median_step_ms, losses)
+    return Evidence(folder, facts, run, "" if named else corpus, None if shared else run.median_step_ms, losses)
 
 
 def _corpus(facts: dict) -> str:
@@ -68,8 +70,8 @@ def comparable(reference: pd.DataFrame, facts: dict, corpus: str) -> pd.DataFram
     given, none = facts["overrides"], pd.DataFrame({"step": [], "published": []})
     if corpus != STAND_IN:
         return none
-    same = (reference.number == facts["record"]) & (reference.val_tokens.astype(str) == given.get("val_tokens"))
-    whole = reference.num_iterations.astype(str) == given.get("num_iterations")
+    same = (reference.number == facts["record"]) & (reference.val_tokens.astype(str) == str(given.get("val_tokens")))
+    whole = reference.num_iterations.astype(str) == str(given.get("num_iterations"))
     begun = (reference.schedule == "published") & any(
         float(given.get(name, "inf")) <= most for name, most in NO_COOLDOWN.items()
     )
@@ -82,6 +84,8 @@ def paragraph(evidence: Evidence, record: Record) -> str:
     """Markdown for the record's `logs/README.md`: what ran, at what pace, what was changed, and the losses."""
     facts, run = evidence.facts, evidence.run
     script = "as frozen" if facts["script_sha256"] == record.sha256 else "as it was frozen before"
+    if script != "as frozen" and ran(evidence.folder, facts, record.script):
+        script = "as frozen but for its words"
     named, seed = _corpus(facts), facts.get("seed")
     changed = ", ".join(f"`{name} {value}`" for name, value in facts["overrides"].items())
     said = [f"**`{facts['run_id']}`**, of the script {script}: {evidence.machine}, {run.steps:,} steps, {_peak(run)}."]

@@ -78,6 +78,23 @@ def poison_memory():
     torch.utils.deterministic.fill_uninitialized_memory = True
 
 
+def leave_attributes_behind():
+    """From now on in this process, a module that is moved to a device takes its parameters and buffers along and
+    nothing else, as on the way from CPU to GPU: any other tensor that it holds is then where nothing can be computed
+    with it."""
+    move = torch.nn.Module.to
+
+    def to(module, *target):
+        moved = move(module, *target)
+        if isinstance(target[0], torch.device):
+            for each in moved.modules():
+                held = {name: value for name, value in vars(each).items() if isinstance(value, torch.Tensor)}
+                vars(each).update((name, value.to("meta")) for name, value in held.items())
+        return moved
+
+    torch.nn.Module.to = to
+
+
 def compute_in_full_precision():
     """From now on in this process, what a script asks for in bf16 it gets in fp32: what is left of two runs' difference
     is then not rounding."""
@@ -94,8 +111,9 @@ def update_whole(high, low, updates, factors, rates):
 
 
 def keep_weights(folder: Path, poisoned: bool = False):
-    """To be called in a rank before its script, which then computes in full precision and may get poisoned memory: the
-    weights before the first step and after the last are saved as `<rank>-first.npz` and `<rank>-last.npz`."""
+    """To be called in a rank before its script, which then computes in full precision and may get poisoned memory and
+    a GPU's distance from the CPU: the weights before the first step and after the last are saved as `<rank>-first.npz`
+    and `<rank>-last.npz`."""
 
     def notice(module, inputs):
         script = sys.modules["__main__"]
@@ -113,5 +131,6 @@ def keep_weights(folder: Path, poisoned: bool = False):
     compute_in_full_precision()
     if poisoned:
         poison_memory()
+        leave_attributes_behind()
     kept = set()
     torch.nn.modules.module.register_module_forward_pre_hook(notice)

@@ -1,5 +1,6 @@
 """A finished run becomes part of its record: copied whole, told, counted; anything else is refused in one line."""
 
+import hashlib
 import json
 import shutil
 
@@ -61,6 +62,20 @@ def test_a_run_is_kept_whole_told_and_counted(kept, root):
         keep(kept, root=root)
 
 
+def test_a_script_whose_words_alone_have_changed_is_the_one_that_ran(kept, root):
+    folder = root / resolve("13").folder.name
+    script, facts = folder / "train.py", folder / "record.toml"
+    text = script.read_text() + "\n# Another word.\n"
+    script.write_text(text)
+    before, now = resolve("13").sha256, hashlib.sha256(text.encode()).hexdigest()
+    facts.write_text(
+        facts.read_text().replace(f'sha256 = "{before}"', f'sha256 = "{now}"\nearlier = [["{before}", "x"]]')
+    )
+    keep(kept, root=root)
+    assert "of the script as frozen but for its words" in (folder / "logs" / "README.md").read_text()
+    assert load(folder).shown == resolve("13").shown
+
+
 def test_times_from_a_shared_card_are_not_told(kept, root):
     keep(kept, shared=True, root=root)
     assert "its times say nothing" in (root / resolve("13").folder.name / "logs" / "README.md").read_text()
@@ -117,6 +132,7 @@ def test_losses_are_compared_only_under_one_schedule(kept):
     facts = json.loads((kept / "run.json").read_text())
     given = facts["overrides"]
     assert len(comparable(reference, facts, "books")) == 6
+    assert len(comparable(reference, facts | {"overrides": given | {"num_iterations": 60}}, "books")) == 6
     for other in ({"num_iterations": "36"}, {"val_tokens": "1048576"}):
         assert comparable(reference, facts | {"overrides": given | other}, "books").empty
     assert comparable(reference, facts, "fineweb10B").empty and comparable(reference, facts, "").empty
