@@ -113,7 +113,7 @@ hostile = st.sampled_from(
 repeated = st.builds(lambda piece, times: piece * times, excerpts | hostile, st.integers(1, 300))
 pieces = st.one_of(excerpts, metric_lines, hostile, repeated, st.binary(max_size=60), st.just(WHOLE))
 contents = st.one_of(st.binary(max_size=300), st.lists(pieces, max_size=8).map(b"".join))
-fuzz = settings(max_examples=1700, deadline=None, suppress_health_check=list(HealthCheck))
+fuzz = settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")
