@@ -34,10 +34,17 @@ def prepare(plan: Plan, repeat: bool) -> tuple[Manifest | None, str]:
     if ours:
         manifest = data.ensure_fineweb(plan.data_dir, shards_needed(plan))
     if reads_gpt2_tokens(plan):
-        from harness.tokens.gpt2 import ensure_gpt2_tokens
-
-        ensure_gpt2_tokens(plan.data_dir)
+        _fetch_gpt2_tokens(plan)
     return manifest, check_tokens(plan, manifest, repeat)
+
+
+def _fetch_gpt2_tokens(plan: Plan) -> None:
+    from harness.tokens.gpt2 import ensure_gpt2_tokens
+
+    try:
+        ensure_gpt2_tokens(plan.data_dir)
+    except UserError as error:
+        raise UserError(f"{error}; `--set {plan.record.gpt2_tokens}=false` does without GPT-2's tokens") from None
 
 
 def reads_gpt2_tokens(plan: Plan) -> bool:

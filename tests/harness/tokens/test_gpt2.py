@@ -1,11 +1,13 @@
 """GPT-2's tokens: made of what the Hub has, right to the byte, or one clear line and no file."""
 
 import base64
+import dataclasses
 import hashlib
 import importlib.util
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -13,10 +15,13 @@ from harness.archive.find import resolve
 from harness.cli import main
 from harness.errors import UserError
 from harness.machine import this_machine
+from harness.replay.fidelity import LABELS
 from harness.replay.plan import Options, make_plan
 from harness.replay.rehearsal import names_needed
-from harness.replay.tokens import reads_gpt2_tokens
+from harness.replay.tokens import prepare, reads_gpt2_tokens
 from harness.tokens import gpt2
+from harness.tokens import prepare as data
+from harness.tokens.shards import write_shard
 
 SPEC = importlib.util.spec_from_file_location("hub_server", Path(__file__).with_name("hub_server.py"))
 hub_server = importlib.util.module_from_spec(SPEC)
@@ -88,3 +93,21 @@ def test_only_a_script_that_looks_into_them_takes_them(tmp_path):
     assert names_needed(whole) == "; gpt2.tiktoken to fetch, 1 MB"
     (tmp_path / gpt2.NAME).touch()
     assert names_needed(whole) == ""
+
+
+def test_a_replay_that_cannot_have_them_says_how_to_do_without(server, tmp_path):
+    server.faults["vocab.json"] = [503]
+    plan = make_plan(resolve("89"), Options(gpus=1, data_dir=tmp_path, smoke=True), this_machine())
+    whole = dataclasses.replace(plan, label=LABELS["stand-in"], overrides={})
+    describe(tmp_path)
+    with pytest.raises(UserError, match=r"answers 503 for vocab.*; `--set prefix_loss=false` does without"):
+        prepare(whole, repeat=True)
+    server.faults["vocab.json"].clear()
+    prepare(whole, repeat=True)
+    assert (tmp_path / gpt2.NAME).read_bytes() == LINES
+
+
+def describe(folder):
+    for name in ("val_000000", "train_000001"):
+        write_shard(folder / f"fineweb_{name}.bin", np.arange(100))
+    data.describe(folder, "books")
