@@ -1,9 +1,13 @@
 """What a run of ours shows of its record: the pace of its steps, its losses beside the published script's, in words."""
 
+import itertools
+import math
+import statistics
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from harness.archive.code import ran
@@ -26,8 +30,13 @@ class Evidence:
     facts: dict
     run: Run
     vouched: str
-    pace_ms: float | None  # median step, None where the cards were shared
+    stages_ms: list[float]  # median step of each stage of the batch's size; none where the cards were shared
     losses: pd.DataFrame
+
+    @property
+    def pace_ms(self) -> float | None:
+        """The median step; of stages of equal length, the mean of theirs."""
+        return statistics.fmean(self.stages_ms) if self.stages_ms else None
 
     @property
     def difference(self) -> tuple[float, int] | None:
@@ -43,9 +52,11 @@ class Evidence:
         return f"{self.facts['gpus']}x {name}, torch {self.facts['versions']['torch']}"
 
 
-def read_evidence(folder: Path, facts: dict, shared: bool = False, corpus: str = "", root=None) -> Evidence:
+def read_evidence(
+    folder: Path, facts: dict, shared: bool = False, corpus: str = "", stages: int = 1, root=None
+) -> Evidence:
     """The evidence in a run folder. `shared` says that other work ran on its cards: its times then show nothing;
-    `corpus` what it was trained on.
+    `corpus` what it was trained on; `stages` how many lengths its steps have.
 
     Raises LogError for a log that cannot be read, UserError without `standin.csv` or for another corpus than the run's.
     """
@@ -55,7 +66,22 @@ def read_evidence(folder: Path, facts: dict, shared: bool = False, corpus: str =
     losses = pd.DataFrame({"step": run.val_step, "ours": run.val_loss})
     published = comparable(read_table("standin.csv", root), facts, named or corpus)
     losses = losses.merge(published, how="left", on="step")
-    return Evidence(folder, facts, run, "" if named else corpus, None if shared else run.median_step_ms, losses)
+    return Evidence(
+        folder, facts, run, "" if named else corpus, [] if shared else stage_medians(run, facts, stages), losses
+    )
+
+
+def stage_medians(run: Run, facts: dict, stages: int) -> list[float]:
+    """Median step of each of so many equal parts of a run's schedule, its extension left out, as `Run.median_step_ms`
+    takes it; none where a part has no step that can be timed."""
+    if stages == 1:
+        return [] if run.median_step_ms is None else [run.median_step_ms]
+    scheduled = run.steps - int(facts["overrides"].get("extension_iterations", 0))
+    ends = [math.ceil(scheduled * i / stages) for i in range(stages + 1)]
+    first, last, times = run.train_step[:-2], run.train_step[2:], run.train_time_ms[2:] - run.train_time_ms[:-2]
+    within = [(first > low) & (last <= high) & (last > first) & (times > 0) for low, high in itertools.pairwise(ends)]
+    found = [float(np.median(times[good] / (last - first)[good])) for good in within if good.any()]
+    return found if len(found) == stages else []
 
 
 def _corpus(facts: dict) -> str:
@@ -104,9 +130,18 @@ def _peak(run: Run) -> str:
 def _pace(evidence: Evidence, record: Record) -> str:
     if evidence.pace_ms is None:
         return "Its cards were shared, so its times say nothing."
-    published, ranks = record.listed.step_avg_ms, evidence.facts["gpus"]
+    ranks, listed = evidence.facts["gpus"], record.listed
+    if len(evidence.stages_ms) > 1:
+        ours, theirs = evidence.stages_ms, listed.stages_ms
+        most = f"{_list(8 / ranks * ms for ms in theirs)}: {_list(theirs, 1)} ms x {8 // ranks}"
+        return f"Median steps of its stages: {_list(ours)} ms (at most {most})."
+    published = listed.step_avg_ms
     most = f" (at most {published * 8 / ranks:,.0f}: {published:.2f} ms x {8 // ranks})" if published else ""
     return f"Median step: {evidence.pace_ms:,.0f} ms{most}."
+
+
+def _list(figures, digits: int = 0) -> str:
+    return ", ".join(f"{figure:,.{digits}f}" for figure in figures)
 
 
 def _table(losses: pd.DataFrame) -> str:

@@ -34,7 +34,7 @@ def keep(folder: Path, shared: bool = False, corpus: str = "", root: Path | str 
     place = record.logs / facts["run_id"]
     if place.exists():
         raise UserError(f"{place} is kept already")
-    evidence = read_evidence(folder, facts, shared, corpus, root)
+    evidence = read_evidence(folder, facts, shared, corpus, len(record.listed.stages_ms or [0]), root)
     record.logs.mkdir(exist_ok=True)
     _tell(record.logs / README, record, facts["run_id"], paragraph(evidence, record))
     _add_row(Path(root or ROOT) / SHOWN, _row(record, evidence))

@@ -22,6 +22,7 @@ class Listed:
 
     `minutes` is the leaderboard's; `logged_minutes` the mean of the public logs where it differs, and `note` says how.
     `logged_steps` is what these logs ran where they are of another state of the script than `minutes` and `steps`.
+    `stages_ms` are the steps of a record whose batch grows in stages of equal length, a median for each.
     """
 
     minutes: float | None = None
@@ -35,6 +36,7 @@ class Listed:
     hardware: str | None = None
     logged_minutes: float | None = None
     logged_steps: int | None = None
+    stages_ms: list[float] | None = None
     note: str | None = None
 
 
@@ -137,6 +139,7 @@ KEYS = {
     "listed.hardware": (str, OPTIONAL),
     "listed.logged_minutes": (float, OPTIONAL),
     "listed.logged_steps": (int, OPTIONAL),
+    "listed.stages_ms": (list, OPTIONAL),
     "listed.note": (str, OPTIONAL),
     "rules.edition": (str, REQUIRED),
     "rules.kind": (str, REQUIRED),
@@ -204,6 +207,8 @@ def _contents(flat: dict) -> list[str]:
     for name in ("techniques", "credit"):
         if not all(isinstance(item, str) for item in flat[name]):
             problems.append(f"{name} must be a list of strings")
+    if not all(_is(item, float) for item in flat.get("listed.stages_ms", [])):
+        problems.append("listed.stages_ms must be a list of milliseconds")
     for point in flat.get("reference.curve", []):
         if not (isinstance(point, list) and len(point) == 2 and _is(point[0], int) and _is(point[1], float)):
             problems.append(f"reference.curve must be a list of [step, loss], not {point!r}")

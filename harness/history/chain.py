@@ -1,5 +1,7 @@
 """The chain of records as a table: how far each script is from its parent's, and what ran it here at what pace."""
 
+import statistics
+
 import pandas as pd
 
 from harness.archive.find import discover
@@ -49,7 +51,8 @@ def _shown(record: Record, runs: pd.DataFrame) -> tuple[str, str, str, str]:
         return (record.shown.text if record.shown and record.shown.machine else "not yet", UNKNOWN, UNKNOWN, UNKNOWN)
     run = runs.loc[record.shown.run]
     pace = UNKNOWN if pd.isna(run.median_ms) else f"{run.median_ms:,.0f}"
-    published = record.listed.step_avg_ms
+    stages = record.listed.stages_ms
+    published = statistics.fmean(stages) if stages else record.listed.step_avg_ms
     most = f"{published * 8 / run.gpus:,.0f}" if published else UNKNOWN
     off = UNKNOWN if pd.isna(run.difference) else f"{run.difference:+.4f}"
     return record.shown.text, pace, most, off

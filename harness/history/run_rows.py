@@ -37,9 +37,11 @@ def _told(folder: Path, steps: int) -> dict:
         return {}
     with table.open(newline="", encoding="utf-8") as file:
         told = next((row for row in csv.DictReader(file) if row["run"] == folder.name), None)
-    if told is None or told["alone_steps"] == str(steps):
+    if told is None:
         return {}
     step_ms = float(told["median_ms"]) if told["median_ms"] else None
+    if told["alone_steps"] == str(steps):
+        return {"step_ms": step_ms}
     return {"step_ms": step_ms, "minutes": None, "witness_ratio": None}
 
 

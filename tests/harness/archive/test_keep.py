@@ -1,6 +1,7 @@
 """A finished run becomes part of its record: copied whole, told, counted; anything else is refused in one line."""
 
 import hashlib
+import itertools
 import json
 import shutil
 
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from harness.archive.evidence import comparable, read_evidence
+from harness.archive.evidence import comparable, paragraph, read_evidence, stage_medians
 from harness.archive.find import ROOT, resolve
 from harness.archive.keep import keep
 from harness.archive.published import read_table
@@ -125,6 +126,26 @@ def test_the_pace_passes_over_a_clock_set_back_and_two_kinds_of_steps(tmp_path):
     lines = [f"step:{step}/8 train_time:{time}ms step_avg:1.00ms" for step, time in enumerate(times, 1)]
     (tmp_path / "log.txt").write_text("\n".join(lines))
     assert read_log(tmp_path / "log.txt").median_step_ms == 200
+
+
+def test_a_batch_that_grows_has_a_pace_for_each_stage(tmp_path):
+    steps = [9000] + [200] * 5 + [900] + [400] * 5 + [2000] + [600] * 5 + [5000] * 2  # the last two: its extension
+    times = itertools.accumulate(steps)
+    lines = [f"step:{step}/20 train_time:{time}ms step_avg:1.00ms" for step, time in enumerate(times, 1)]
+    (tmp_path / "log.txt").write_text("\n".join(lines))
+    run, facts = read_log(tmp_path / "log.txt"), {"overrides": {"extension_iterations": "2"}}
+    assert stage_medians(run, facts, 3) == [200, 400, 600]
+    assert stage_medians(run, facts, 1) == [run.median_step_ms]
+    assert stage_medians(run, facts, 9) == [], "two steps a stage are too few"
+
+
+def test_the_stages_are_told_beside_the_published():
+    record = resolve("61")
+    folder = record.logs / record.shown.run
+    evidence = read_evidence(folder, json.loads((folder / "run.json").read_text()), stages=3)
+    said = "Median steps of its stages: 255, 486, 802 ms (at most 258, 469, 676: 32.2, 58.6, 84.5 ms x 8)."
+    assert said in " ".join(paragraph(evidence, record).split())
+    assert evidence.pace_ms == pytest.approx(sum(evidence.stages_ms) / 3)
 
 
 def test_losses_are_compared_only_under_one_schedule(kept):
