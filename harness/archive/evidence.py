@@ -30,7 +30,8 @@ class Evidence:
     facts: dict
     run: Run
     vouched: str
-    stages_ms: list[float]  # median step of each stage of the batch's size; none where the cards were shared
+    shared: bool
+    stages_ms: list[float]  # median step of each stage of the batch's size; none where nothing could be timed
     losses: pd.DataFrame
 
     @property
@@ -66,9 +67,8 @@ def read_evidence(
     losses = pd.DataFrame({"step": run.val_step, "ours": run.val_loss})
     published = comparable(read_table("standin.csv", root), facts, named or corpus)
     losses = losses.merge(published, how="left", on="step")
-    return Evidence(
-        folder, facts, run, "" if named else corpus, [] if shared else stage_medians(run, facts, stages), losses
-    )
+    medians = [] if shared else stage_medians(run, facts, stages)
+    return Evidence(folder, facts, run, "" if named else corpus, shared, medians, losses)
 
 
 def stage_medians(run: Run, facts: dict, stages: int) -> list[float]:
@@ -128,8 +128,10 @@ def _peak(run: Run) -> str:
 
 
 def _pace(evidence: Evidence, record: Record) -> str:
-    if evidence.pace_ms is None:
+    if evidence.shared:
         return "Its cards were shared, so its times say nothing."
+    if evidence.pace_ms is None:
+        return "Its steps are too few for a pace."
     ranks, listed = evidence.facts["gpus"], record.listed
     if len(evidence.stages_ms) > 1:
         ours, theirs = evidence.stages_ms, listed.stages_ms

@@ -24,8 +24,8 @@ def keep(folder: Path, shared: bool = False, corpus: str = "", root: Path | str 
     The folder itself comes last: until it stands there, what was broken off is taken up by the next call.
 
     `shared`: other work ran on its cards meanwhile. `corpus`: what it was trained on, where its data folder had no
-    manifest that would say so. Raises UserError, before anything is written, for a run that did
-    not finish, was none of the archive's scripts at real size on a GPU, or is kept already.
+    manifest that would say so. Raises UserError, before anything is written, for a run that did not finish, was none of
+    the archive's scripts at real size on a GPU, was trained on another corpus, or is kept already.
     """
     if not (folder / FACTS).is_file():
         raise UserError(f"{folder} is no run folder: it has no {FACTS}")

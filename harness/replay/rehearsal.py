@@ -5,7 +5,7 @@ from harness.errors import UserError
 from harness.machine import Machine
 from harness.replay.plan import Options, Plan
 from harness.replay.tokens import reads_gpt2_tokens, shards_needed
-from harness.tokens.manifest import read_manifest
+from harness.tokens.manifest import GPT2_TOKENS, read_manifest
 
 SHARD_MB = 200.0
 VAL_FILE = "fineweb_val_000000.bin"
@@ -62,8 +62,8 @@ def data_needed(plan: Plan) -> str:
 
 def names_needed(plan: Plan) -> str:
     """GPT-2's tokens, where the script looks into them and they are not there."""
-    there = not reads_gpt2_tokens(plan) or (plan.data_dir / "gpt2.tiktoken").exists()
-    return "" if there else "; gpt2.tiktoken to fetch, 1 MB"
+    there = not reads_gpt2_tokens(plan) or (plan.data_dir / GPT2_TOKENS).exists()
+    return "" if there else f"; {GPT2_TOKENS} to fetch, 1 MB"
 
 
 def cost(plan: Plan, options: Options) -> str:

@@ -17,16 +17,16 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 from harness.errors import UserError
 from harness.files import write_whole
 from harness.tokens import hub
+from harness.tokens.manifest import GPT2_TOKENS
 
 REPOSITORY, VOCABULARY = "openai-community/gpt2", "vocab.json"
-NAME = "gpt2.tiktoken"
 SHA256 = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"  # as openai-whisper 20250625 has it
 END_OF_TEXT = "<|endoftext|>"  # stands for no bytes
 
 
 def ensure_gpt2_tokens(data_dir: Path) -> Path:
     """`gpt2.tiktoken` in a data folder, fetched if it is not there. Raises UserError."""
-    path = data_dir / NAME
+    path = data_dir / GPT2_TOKENS
     if path.is_file():
         if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
             raise UserError(

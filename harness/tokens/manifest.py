@@ -10,6 +10,7 @@ from harness.files import write_whole
 from harness.tokens.shards import check_shard
 
 FILE_NAME = "manifest.json"
+GPT2_TOKENS = "gpt2.tiktoken"  # what it may hold beside the shards, see `gpt2`
 TRAIN_SHARDS = 103  # of FineWeb, 100M tokens each
 
 

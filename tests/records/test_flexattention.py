@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from references import relative_error
 
 DOCUMENT_START = 50256
 
@@ -52,11 +53,6 @@ def test_dense_attention_is_a_softmax_over_what_is_seen(record):
         seen = [s for s in range(max(0, t - 11), t + 1) if (s >= 7) == (t >= 7) and (s >= 30) == (t >= 30)]
         weights = torch.softmax(torch.einsum("hd,shd->hs", query[t], key[seen]) / math.sqrt(16), dim=-1)
         torch.testing.assert_close(result[t], torch.einsum("hs,shd->hd", weights, value[seen]))
-
-
-def relative_error(result, reference):
-    """‖result - reference‖ / ‖reference‖; NaN never passes a comparison."""
-    return ((result.double() - reference.double()).norm() / reference.double().norm()).item()
 
 
 def test_flex_attention_is_the_dense_one(record, device):

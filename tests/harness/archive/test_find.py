@@ -134,6 +134,7 @@ def edit(archive, old, new):
             "frozen.earlier must be a list of [SHA-256, what has changed since]",
         ),
         ("[listed]", "listed = 3\n[listedx]", "listed must be a table"),
+        ("steps = 10\n", "steps = 10\nstages_ms = [33, true]\n", "listed.stages_ms must be a list of milliseconds"),
         ('credit = ["@someone"]', "credit = [1]", "credit must be a list of strings"),
         ("[frozen]", "[frozen", "line "),
         ('title = "backout"', 'title = "\\u001b[31mred"', "title holds control characters"),

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import errno
 import hashlib
 import importlib.util
 import json
@@ -54,7 +55,7 @@ def test_spellings_become_bytes(server, tmp_path):
 def test_a_data_folder_gets_them_for_a_machine_without_a_network(server, tmp_path):
     said = CliRunner().invoke(main, ["data", "--synthetic", "--gpt2-tokens", "--data-dir", str(tmp_path)])
     assert said.exit_code == 0, said.output
-    assert (tmp_path / gpt2.NAME).read_bytes() == LINES
+    assert (tmp_path / gpt2.GPT2_TOKENS).read_bytes() == LINES
 
 
 def test_every_byte_has_a_letter_of_its_own():
@@ -76,11 +77,20 @@ def test_a_hub_that_refuses_is_told(server, tmp_path, status, said):
         gpt2.ensure_gpt2_tokens(tmp_path)
 
 
+def test_a_full_disk_is_told(server, tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(gpt2, "write_whole", full)
+    with pytest.raises(UserError, match=r"gpt2\.tiktoken cannot be written: No space left on device"):
+        gpt2.ensure_gpt2_tokens(tmp_path)
+
+
 def test_a_file_that_is_not_gpt2s_is_left_alone(server, tmp_path):
-    (tmp_path / gpt2.NAME).write_bytes(LINES[:-1])
+    (tmp_path / gpt2.GPT2_TOKENS).write_bytes(LINES[:-1])
     with pytest.raises(UserError, match="does not hold GPT-2's tokens"):
         gpt2.ensure_gpt2_tokens(tmp_path)
-    assert (tmp_path / gpt2.NAME).read_bytes() == LINES[:-1]
+    assert (tmp_path / gpt2.GPT2_TOKENS).read_bytes() == LINES[:-1]
 
 
 def test_only_a_script_that_looks_into_them_takes_them(tmp_path):
@@ -91,7 +101,7 @@ def test_only_a_script_that_looks_into_them_takes_them(tmp_path):
     assert not reads_gpt2_tokens(plan("89")), "its smoke test does without"
     assert reads_gpt2_tokens(whole := plan("89", assignments=("prefix_loss=true",)))
     assert names_needed(whole) == "; gpt2.tiktoken to fetch, 1 MB"
-    (tmp_path / gpt2.NAME).touch()
+    (tmp_path / gpt2.GPT2_TOKENS).touch()
     assert names_needed(whole) == ""
 
 
@@ -104,7 +114,7 @@ def test_a_replay_that_cannot_have_them_says_how_to_do_without(server, tmp_path)
         prepare(whole, repeat=True)
     server.faults["vocab.json"].clear()
     prepare(whole, repeat=True)
-    assert (tmp_path / gpt2.NAME).read_bytes() == LINES
+    assert (tmp_path / gpt2.GPT2_TOKENS).read_bytes() == LINES
 
 
 def describe(folder):
