@@ -1,5 +1,6 @@
 """A finished run becomes part of its record: copied whole, told, counted; anything else is refused in one line."""
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -146,6 +147,8 @@ def test_the_stages_are_told_beside_the_published():
     said = "Median steps of its stages: 255, 486, 802 ms (at most 258, 469, 676: 32.2, 58.6, 84.5 ms x 8)."
     assert said in " ".join(paragraph(evidence, record).split())
     assert evidence.pace_ms == pytest.approx(sum(evidence.stages_ms) / 3)
+    untimed = dataclasses.replace(evidence, stages_ms=[])
+    assert "Its steps are too few for a pace." in " ".join(paragraph(untimed, record).split())
 
 
 def test_losses_are_compared_only_under_one_schedule(kept):

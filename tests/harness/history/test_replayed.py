@@ -56,7 +56,8 @@ def test_a_run_with_its_curve_pace_and_witness(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "row, pace, minutes", [("480,4", 480.0, 1940 / 60_000), ("470,2", 470.0, None), (",", None, None)]
+    "row, pace, minutes",
+    [("480,4", 480.0, 1940 / 60_000), ("490,4", 490.0, 1940 / 60_000), ("470,2", 470.0, None), (",", None, None)],
 )
 def test_a_kept_run_has_the_times_that_its_card_to_itself_gave(tmp_path, row, pace, minutes):
     write_run(tmp_path / "2025-10-04-backout" / "logs" / "a")
