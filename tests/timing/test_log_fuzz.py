@@ -1,6 +1,5 @@
 """Hostile text: the reader answers with a Run or one LogError line, in time that grows with the length, no more."""
 
-import time
 import unicodedata
 from dataclasses import fields
 
@@ -10,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import timing.blocks
+from tests.processor import seconds_of
 from timing.lines import parse_line
 from timing.log import LogError, Run, read_log
 
@@ -237,11 +237,7 @@ STEP = b"step:1/2 train_time:10ms step_avg:10.00ms\n"
 def test_time_grows_no_faster_than_the_length(path, body):
     """Four times the text takes at most some eight times the time, and the long one under two seconds."""
     path.write_bytes(body[: MANY // 4] + b"\n" + BANNER + STEP)
-    started = time.process_time()
-    read_log(path)
-    short = time.process_time() - started
+    short = seconds_of(lambda: read_log(path))
     path.write_bytes(body + b"\n" + BANNER + STEP)
-    started = time.process_time()
-    read_log(path)
-    long = time.process_time() - started
+    long = seconds_of(lambda: read_log(path))
     assert long < 2 and long < 8 * short + 0.1

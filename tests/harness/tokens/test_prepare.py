@@ -332,7 +332,7 @@ def test_control_c_ends_at_once_and_keeps_what_arrived(server, shards, folder, f
     since = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=20)
-    assert time.monotonic() - since < 5  # a second on a machine of one's own
+    assert time.monotonic() - since < 10  # a second on a machine of one's own
     assert process.returncode == 130 and "Traceback" not in told and told.strip().endswith("stopped")
     assert part.read_bytes() == shards[FIRST][: part.stat().st_size] and FIRST not in finals(folder)
 
