@@ -9,17 +9,21 @@ which `harness keep` has `--shared`. Tasks start in their order; one that waits 
 command are the two folders; a first word `harness` or `python` is that of this Python.
 
 In the out folder: `tasks.csv`, a line for each that has ended (which cards, from when to when in seconds, exit code),
-what each said, and `runs/`, for `harness keep`. When the minutes are over, or on a signal, all that runs is ended.
+what each said, `runs/`, for `harness keep`, and `cards.csv`, nvidia-smi's word on clocks, power and memory of each card
+every five seconds: a step that took too long may have been made by a card that was held back. When the minutes are
+over, or on a signal, all that runs is ended.
 """
 
 import argparse
 import csv
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +37,7 @@ FIELDS = ("number", "cards", "began_s", "ended_s", "exit", "command")
 STANDS_FOR = {"harness": [sys.executable, "-m", "harness.cli"], "python": [sys.executable]}
 REPLAY = ["--repeat", "--seed", "1", "--data-dir", "{data}", "--runs-dir", "{out}/runs"]
 SECONDS_TO_END = 20  # between asking a command to end and ending it
+WATCHED = "timestamp,index,clocks.sm,clocks.mem,power.draw,temperature.gpu,memory.used,clocks_event_reasons.active"
 
 
 @dataclass
@@ -79,10 +84,24 @@ def show(number: str, steps: str, *more: str) -> list[str]:
     return ["harness", "replay", number, "--gpus", "1", *REPLAY, *ask, "--set", f"val_tokens={tokens}", *more]
 
 
+@contextmanager
+def watched(out: Path):
+    """Meanwhile nvidia-smi, where there is one, writes down what the cards do."""
+    if not shutil.which("nvidia-smi"):
+        yield
+        return
+    command = ["nvidia-smi", f"--query-gpu={WATCHED}", "--format=csv", "-l", "5"]
+    with (out / "cards.csv").open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file) as watcher:
+        try:
+            yield
+        finally:
+            watcher.terminate()
+
+
 def run(tasks: list[Task], cards: list[int], out: Path, seconds: float) -> None:
     """All of them, until they are done or the time is over; nothing that was started is left running."""
     began, running, waiting = time.monotonic(), [], [task for task in tasks if task.needs <= len(cards)]
-    with (out / "tasks.csv").open("w", newline="") as file:
+    with watched(out), (out / "tasks.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(FIELDS)
         try:

@@ -1,6 +1,7 @@
 """Many commands on few cards: none lost, none left running, and no step timed while another runs on its card."""
 
 import csv
+import os
 import sys
 import time
 from pathlib import Path
@@ -68,6 +69,17 @@ def test_no_two_share_a_card(tmp_path):
     assert tasks[0].began < 0.7 < tasks[1].began < tasks[2].began
     assert 3 not in ended  # there are no three cards
     assert (tmp_path / "01.txt").read_text() == "0,1\n"
+
+
+def test_the_cards_are_watched_meanwhile(tmp_path, monkeypatch):
+    """By nvidia-smi, which would go on for ever; here by a script of that name."""
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho index, clocks.sm\nexec sleep 300\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    began = time.monotonic()
+    run([nap(0, 1, 0.5)], [0], tmp_path, 60)
+    assert (tmp_path / "cards.csv").read_text() == "index, clocks.sm\n" and time.monotonic() - began < 30
 
 
 def test_when_the_time_is_over_all_is_ended(tmp_path):

@@ -28,6 +28,7 @@ Not as published, without effect on the mathematics:
   - FlashAttention 3 is used where it is installed; otherwise PyTorch's own FlashAttention 2.
   - The banks are padded for 8 ranks at any number of ranks. A tall matrix is orthogonalised through its transpose.
   - The maximum of a layer's activations is one atomic number, not one per program of the kernel.
+  - The value and bigram tables' gradients are added up in fp32, row by row (published: bf16, whole tables).
   - The up matrices are divided by their scale and rounded to fp8 at once (published: through bf16).
   - A warmup step takes one row per rank.
   - Any number of ranks above one exchanges the bigram table's gradient by touched rows (published: 8 alone).
@@ -732,13 +733,17 @@ class Adam:
         self.first.zero_()
         self.second.zero_()
 
+    def local_gradient(self) -> Tensor:
+        """What this rank has of the gradient."""
+        return self.parameter.grad
+
     def send(self):
         """Set off the gradient's way to the rank that needs it."""
         if self.split:
             self.gradient = torch.empty_like(self.own)
-            self.work = dist.reduce_scatter_tensor(self.gradient, self.parameter.grad.contiguous(), async_op=True)
+            self.work = dist.reduce_scatter_tensor(self.gradient, self.local_gradient().contiguous(), async_op=True)
         else:
-            self.gradient = self.parameter.grad
+            self.gradient = self.local_gradient()
             self.work = dist.all_reduce(self.gradient, async_op=True)
 
     def update(self, multiplier: float, momentum: float):
@@ -760,7 +765,35 @@ class Adam:
         self.gradient = self.work = self.parameter.grad = None
 
 
-class SparseAdam(Adam):
+class TableAdam(Adam):
+    """Adam for a table of which a row of tokens uses few rows. Their gradients are added up in place, in fp32: autograd
+    would make a gradient of the whole table for every row of tokens, and add zeros to zeros."""
+
+    def __init__(self, parameter, *arguments):
+        super().__init__(parameter, *arguments)
+        self.sums = torch.zeros_like(parameter, dtype=torch.float32)
+
+    def reset(self):
+        super().reset()
+        self.sums.zero_()
+
+    def look_up(self, rows: Tensor) -> Tensor:
+        """These rows (...,) of the table, as a leaf (..., columns) whose gradient is for `add`."""
+        return F.embedding(rows, self.parameter.detach()).requires_grad_()
+
+    def add(self, rows: Tensor, gradients: Tensor):
+        """What each of these rows is to receive, some of them more than once."""
+        self.sums.index_add_(0, rows.flatten(), gradients.flatten(0, -2).float())
+
+    def local_gradient(self) -> Tensor:
+        return self.sums.to(self.own.dtype)
+
+    def finish(self):
+        super().finish()
+        self.sums.zero_()
+
+
+class SparseAdam(TableAdam):
     """Adam for a table of which few rows are used between its steps: only these rows' gradients travel, to the ranks
     that own them. All rows are updated, and the result is that of `Adam`."""
 
@@ -787,7 +820,7 @@ class SparseAdam(Adam):
         self.counting.wait()
         going, coming = self.going.tolist(), self.coming.tolist()
         rows = torch.from_numpy(self.rows).to(self.own.device)
-        values = self.parameter.grad[rows]
+        values = self.sums[rows].to(self.own.dtype)
         self.received_rows = rows.new_empty(sum(coming))
         self.received = values.new_empty(sum(coming), values.size(1))
         dist.all_to_all_single(self.received_rows, rows, coming, going)
@@ -845,10 +878,14 @@ class NorMuon:
         for state in (self.low, self.buffer, self.mean_squares):
             state.zero_()
 
+    def local_gradient(self) -> Tensor:
+        """What this rank has of the gradient."""
+        return self.parameter.grad
+
     def send(self):
         """Set off the gradient's way to the rank that needs it."""
         self.gradient = torch.empty_like(self.own)
-        gradient = self.parameter.grad.contiguous().view_as(self.matrices)
+        gradient = self.local_gradient().contiguous().view_as(self.matrices)
         self.work = dist.reduce_scatter_tensor(self.gradient, gradient, async_op=True)
 
     def update(self, multiplier: float, momentum: float):
@@ -1254,13 +1291,21 @@ class GPT(nn.Module):
         maxima.append(maximum.detach())
         return out
 
-    def hidden(self, tokens, bigrams, document_ends, longest: int, windows: tuple[int, int]):
-        """The final stream (T, model_dim), the stream after each layer, and the MLPs' maxima."""
+    def value_rows(self, tokens: Tensor) -> Tensor:
+        """Where the value tables, which are one parameter, hold these tokens: (tables, T)."""
+        tables = torch.arange(len(self.settings.value_layers), device=tokens.device)
+        return self.settings.vocab_size * tables[:, None] + tokens
+
+    def hidden(self, tokens, bigrams, document_ends, longest: int, windows: tuple[int, int], looked_up=None):
+        """The final stream (T, model_dim), the stream after each layer, and the MLPs' maxima. `looked_up` may hold what
+        the value tables and the bigram table say of these tokens."""
         s, heads = self.settings, self.settings.num_heads
-        tables = torch.arange(len(s.value_layers), device=tokens.device)[:, None] * s.vocab_size
-        value_embeddings = dict(zip(s.value_layers, F.embedding(tables + tokens, self.value_tables).unbind()))
+        if looked_up is None:
+            looked_up = F.embedding(self.value_rows(tokens), self.value_tables), F.embedding(bigrams, self.bigram_table)
+        values, bigram = looked_up
+        value_embeddings = dict(zip(s.value_layers, values.unbind()))
         pairs = torch.cat([torch.zeros_like(tokens[:1]), tokens[1:] ^ tokens[:-1]]) % s.sign_rows
-        bigram = F.embedding(bigrams, self.bigram_table) * F.embedding(pairs, self.signs)
+        bigram = bigram * F.embedding(pairs, self.signs)
         residual, output = self.residual_scales.bfloat16(), self.output_scales.bfloat16()
         inputs = document_ends, longest, windows
         maxima, stream = [], {}
@@ -1332,10 +1377,13 @@ class GPT(nn.Module):
         logits = cap[0] * torch.sigmoid((x @ self.lm_head + cap[1]) / cap[2])
         return ((logits.float().logsumexp(-1) - logits.gather(1, classes.T).T) * shares).sum()
 
-    def forward(self, tokens, targets, document_ends, bigrams, longest: int, windows: tuple[int, int], weights=None):
+    def forward(
+        self, tokens, targets, document_ends, bigrams, longest: int, windows: tuple[int, int], weights=None,
+        looked_up=None,
+    ):  # fmt: skip
         """tokens (T,) int32, targets (T,) int64, document_ends int32, bigrams (T,) int32: rows of the bigram table;
-        windows: (long, short) in blocks; weights: of the loss, in training."""
-        x, _, maxima = self.hidden(tokens, bigrams, document_ends, longest, windows)
+        windows: (long, short) in blocks; weights: of the loss, in training; looked_up: as in `hidden`."""
+        x, _, maxima = self.hidden(tokens, bigrams, document_ends, longest, windows, looked_up)
         if maxima:
             # Only now: each layer's scale is in use until its product is back in bf16.
             largest = torch.cat(maxima).clamp(min=1e-12)
@@ -1560,7 +1608,7 @@ rules = {}
 for name, rate, decay, *betas in settings.adam_parameters:
     rate *= settings.head_learning_rate if name in ("lm_head", "embedding") else settings.adam_learning_rate
     decay *= settings.adam_weight_decay
-    kind = SparseAdam if name == "bigram_table" else Adam
+    kind = {"value_tables": TableAdam, "bigram_table": SparseAdam}.get(name, Adam)
     rules[name] = kind(model.get_parameter(name), rate, decay, betas, settings.adam_epsilon, share)
 for name, factors in settings.muon_parameters:
     rates = (settings.muon_learning_rate, settings.muon_weight_decay, settings.muon_beta2)
@@ -1572,10 +1620,15 @@ compiled_model = fast(model)
 def forward_backward(batch: list, bigrams: np.ndarray, step: int) -> Tensor:
     """Gradients of these rows, which use these rows of the bigram table; the last one's loss."""
     weights = to_device(np.array(loss_weights(step)), torch.float32)
-    rules["bigram_table"].use(bigrams, last=adam_steps(step))
+    value_rule, bigram_rule = rules["value_tables"], rules["bigram_table"]
+    bigram_rule.use(bigrams, last=adam_steps(step))
     for row in batch:
-        loss = compiled_model(*row, settings.window_stages[stage(step)], weights)
+        value_rows, bigram_rows = model.value_rows(row[0]), row[3]
+        looked_up = value_rule.look_up(value_rows), bigram_rule.look_up(bigram_rows)
+        loss = compiled_model(*row, settings.window_stages[stage(step)], weights, looked_up)
         loss.backward()
+        value_rule.add(value_rows, looked_up[0].grad)
+        bigram_rule.add(bigram_rows, looked_up[1].grad)
     return loss
 
 
@@ -1657,7 +1710,7 @@ def telemetry(step: int, row: tuple):
         return math.sqrt(sum(tensor.float().square().sum().item() for tensor in tensors))
 
     weights = list(model.parameters())
-    gradients = [weight.grad.clone() for weight in weights]
+    gradients = [rule.local_gradient().clone() for rule in rules.values()]
     for gradient in gradients:
         dist.all_reduce(gradient)
     previous = [weight.clone() for weight in weights]
