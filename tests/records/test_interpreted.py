@@ -1,8 +1,9 @@
 """Every Triton kernel of the archive on the CPU, in Triton's interpreter, against its plain definition. One record
 stands for all that have the same kernels, launched alike.
 
-Sizes are small, and no tile divides them (rows that are turned are a multiple of four). Memory is handed out full of NaN, and an address outside the kernel's tensors
-is an error. `test_eight_bits.py` and `test_poison.py` ask the same on a GPU, at the records' sizes.
+Sizes are small, and no tile divides them; rows that are turned are a multiple of four. Memory is handed out full of
+NaN, and an address outside the kernel's tensors is an error. `test_eight_bits.py` and `test_poison.py` ask the same on
+a GPU, at the records' sizes.
 """
 
 import kernels
