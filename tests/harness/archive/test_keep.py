@@ -142,7 +142,7 @@ def test_a_batch_that_grows_has_a_pace_for_each_stage(tmp_path):
 
 def test_the_stages_are_told_beside_the_published():
     record = resolve("61")
-    folder = record.logs / record.shown.run
+    folder = record.logs / "20261126-101730-569941"
     evidence = read_evidence(folder, json.loads((folder / "run.json").read_text()), stages=3)
     said = "Median steps of its stages: 255, 486, 802 ms (at most 258, 469, 676: 32.2, 58.6, 84.5 ms x 8)."
     assert said in " ".join(paragraph(evidence, record).split())
