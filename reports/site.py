@@ -144,7 +144,7 @@ def _of(replays: pd.DataFrame, number: str) -> pd.DataFrame:
 
 
 def _first_comparison(table: pd.DataFrame) -> tuple[str, str]:
-    """The two records that the page compares at first: the latest whose parent's script is here too, else the last two."""
+    """The two records that the page compares at first: the latest whose parent is archived too, else the last two."""
     known = table[table.archived & table.parent.isin(table.number[table.archived])]
     if len(known):
         return known.parent.iloc[-1], known.number.iloc[-1]

@@ -45,8 +45,14 @@ class H100:
         return benchmark
 
 
-def begin(cache: Path):
-    """Make this process one whose launches compile, for an H100, and end there; what is compiled lies in `cache`."""
+def remember(name: str, options: dict, kernel):
+    """Of a launch that has been compiled, for `take_compiled`."""
+    COMPILED.append(Compiled(name, options, kernel.metadata.shared))
+
+
+def begin(cache: Path, keep=remember):
+    """Make this process one whose launches compile, for an H100, and end there: `keep` is called with each one's name,
+    keyword arguments and Triton's compiled kernel. What is compiled lies in `cache`."""
     os.environ["TRITON_CACHE_DIR"] = str(cache)
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
@@ -55,8 +61,7 @@ def begin(cache: Path):
     run = JITFunction.run
 
     def compile_only(self, *arguments, grid, warmup, **options):
-        kernel = run(self, *arguments, grid=grid, warmup=True, **options)
-        COMPILED.append(Compiled(self.fn.__name__, options, kernel.metadata.shared))
+        keep(self.fn.__name__, options, run(self, *arguments, grid=grid, warmup=True, **options))
 
     JITFunction.run = compile_only
 

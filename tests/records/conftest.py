@@ -1,10 +1,8 @@
 """The archive's train scripts as the tests see them: their definitions, without launching anything."""
 
-import ast
 import os
 import re
 import tomllib
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import kernels
 import pytest
 import torch
 import torch.distributed as dist
-from scripts import definitions
+from scripts import definitions, texts_of
 
 from harness.tokens import synthetic
 
@@ -44,15 +42,6 @@ def pytest_generate_tests(metafunc):
         scripts = {folder: text for folder, text in scripts.items() if folder in first.values()}
     folders = list(scripts)
     metafunc.parametrize("folder", folders, ids=[folder.name for folder in folders], scope="module")
-
-
-@cache
-def texts_of(script: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The source of a script's kernels, which stand in a block that asks for Triton, and of these functions."""
-    body = ast.parse(script).body
-    blocks = [node for node in body if isinstance(node, ast.If) and ast.unparse(node.test) == "triton is not None"]
-    functions = [node for node in body if isinstance(node, ast.FunctionDef) and node.name in names]
-    return tuple(map(ast.unparse, blocks + functions))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,9 @@
 """What a train script defines, without launching anything."""
 
+import ast
 import sys
 import types
+from functools import cache
 from pathlib import Path
 
 
@@ -17,3 +19,12 @@ def definitions(folder: Path) -> types.ModuleType:
     exec(compile(head, str(script), "exec"), module.__dict__)
     module.settings = module.Settings()
     return module
+
+
+@cache
+def texts_of(script: str, names: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The source of a script's kernels, which stand in a block that asks for Triton, and of these functions."""
+    body = ast.parse(script).body
+    blocks = [node for node in body if isinstance(node, ast.If) and ast.unparse(node.test) == "triton is not None"]
+    functions = [node for node in body if isinstance(node, ast.FunctionDef) and node.name in names]
+    return tuple(map(ast.unparse, blocks + functions))

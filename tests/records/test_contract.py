@@ -37,6 +37,11 @@ def test_the_docstring_makes_the_claim(folder):
         assert re.search(rf"^{heading}  ", text, re.M), heading
 
 
+# What does not move in four steps: the first layer's mix of its values with themselves, and a gate whose strength is
+# zero until Adam's first step, where Adam steps every other time.
+IDLE = ("blocks.0.attention.value_mix", "smear_gate")
+
+
 @pytest.mark.timeout(300)
 def test_it_runs_by_the_contract(folder, corpus, tmp_path):
     """At 2 ranks on the CPU, with telemetry: it learns, and logs to the letter."""
@@ -139,15 +144,13 @@ def loss_falls_and_stays_above_the_floor(record, replay, manifest):
 
 
 def weights_agree(first, alone, together: list):
-    """Weights by name, before the first step and after the last, on one rank and on each of several."""
-    moved = 0
+    """Weights by name, before the first step and after the last, on one rank and on each of several. All have moved."""
     for name in first:
         assert all(np.array_equal(together[0][name], other[name]) for other in together), f"{name} differs by rank"
         step = np.linalg.norm(alone[name] - first[name])
         apart = np.linalg.norm(together[0][name] - alone[name])
         assert apart <= 0.002 * step, f"{name} moved by {step:.3g}, on several ranks to {apart:.3g} from there"
-        moved += step > 0
-    assert moved > len(first.files) / 2, "most weights have not moved: too few steps to tell"
+        assert step > 0 or name in IDLE, f"{name} has not moved"
 
 
 def telemetry_is_complete(replay, every):

@@ -20,10 +20,10 @@ from harness.machine import Gpu
 from harness.replay import cache, launch, processes, runs
 from harness.replay.fidelity import LABELS, in_company
 from harness.replay.torchrun import Nodes, environment, torchrun_command
+from tests.harness.mine import replay_mine
 
-TESTS = Path(__file__).parents[1]
 OTHER_JOBS = processes.other_jobs  # as it is: `fake_machine` has nobody else on the machine
-COLLECTIVE, FAKE = TESTS / "collective_train.py", TESTS / "fake_train.py"
+COLLECTIVE = Path(__file__).parents[1] / "collective_train.py"
 
 
 @pytest.fixture
@@ -104,21 +104,7 @@ def test_out_of_memory_names_the_setting_to_lower_and_what_it_costs(replay):
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGHUP])
 def test_a_scheduler_ends_the_run(tmp_path, sign):
-    (tmp_path / "mine.py").write_text(FAKE.read_text())
-    command = [
-        sys.executable,
-        "-m",
-        "harness.cli",
-        "replay",
-        "mine.py",
-        "--trust",
-        "--set",
-        "do=stall",
-        "--runs-dir",
-        "runs",
-    ]
-    env = {**os.environ, "PYTHONPATH": str(TESTS.parents[1])}
-    harness = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=-1, stderr=-1, text=True)
+    harness = replay_mine(tmp_path, "--set", "do=stall", "--runs-dir", "runs")
     while "step 0/10" not in (line := harness.stdout.readline()):
         assert line, harness.stderr.read()
     harness.send_signal(sign)

@@ -5,8 +5,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,8 +18,7 @@ from harness.machine import Gpu
 from harness.replay import runs
 from harness.replay.outcome import smoke_problem
 from harness.tokens.synthetic import ensure_synthetic
-
-FAKE = Path(__file__).parents[1] / "fake_train.py"
+from tests.harness.mine import replay_mine
 
 
 @pytest.fixture
@@ -334,13 +331,7 @@ def test_the_nearest_is_taken_only_when_asked(replay, archive):
 
 def test_ctrl_c_stops_every_rank(tmp_path):
     """The real thing: the command, torchrun, two ranks, each with a child in a session of its own."""
-    (tmp_path / "mine.py").write_text(FAKE.read_text())
-    command = [sys.executable, "-m", "harness.cli", "replay", "mine.py", "--trust", "--set", "do=sleep"]
-    command += ["--runs-dir", "runs", "--data-dir", "."]
-    env = {**os.environ, "PYTHONPATH": str(FAKE.parents[2])}
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = replay_mine(tmp_path, "--set", "do=sleep", "--runs-dir", "runs", "--data-dir", ".")
     while "step 0/10" not in (line := process.stdout.readline()):
         assert line, process.stderr.read()
     ranks = below(tmp_path)
@@ -356,26 +347,14 @@ def test_ctrl_c_stops_every_rank(tmp_path):
 
 def test_two_nodes(tmp_path):
     """Two machines, here one: node 0 has the metrics and the verdict, node 1 says where they are."""
-    (tmp_path / "mine.py").write_text(FAKE.read_text())
     with socket.socket() as probe:
         probe.bind(("", 0))
         endpoint = f"localhost:{probe.getsockname()[1]}"
     nodes = []
     for rank in (0, 1):
         place = ["--nnodes", "2", "--gpus", "1", "--node-rank", str(rank), "--rdzv-endpoint", endpoint]
-        command = [
-            sys.executable,
-            "-m",
-            "harness.cli",
-            "replay",
-            "mine.py",
-            "--trust",
-            *place,
-            *("--data-dir", f"data{rank}", "--runs-dir", f"runs{rank}"),
-        ]
         (tmp_path / f"data{rank}").mkdir()
-        env = {**os.environ, "PYTHONPATH": str(FAKE.parents[2])}
-        nodes.append(subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True))
+        nodes.append(replay_mine(tmp_path, *place, "--data-dir", f"data{rank}", "--runs-dir", f"runs{rank}"))
     said = [node.communicate(timeout=120)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], said
     assert "last validation loss  6.0000" in said[0] and "PASSED" in said[0]
