@@ -143,7 +143,7 @@ def deal(waiting: list[Task], free: dict[int, int]) -> list[tuple[Task, list[int
 def start(task: Task, cards: list[int], out: Path, began: float) -> Task:
     """Start a task on these cards, its output in a file named by its number."""
     print(f"{time.monotonic() - began:6.0f} s  cards {cards}  {shlex.join(task.command)}", flush=True)
-    own = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, cards)), "PYTHONUNBUFFERED": "1"}
+    own = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, cards)), "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
     own["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     with (out / f"{task.number:02}.txt").open("wb") as said:
         task.process = subprocess.Popen(

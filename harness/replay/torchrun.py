@@ -70,8 +70,12 @@ def check_port(nodes: Nodes) -> None:
 def environment(ranks: int, cuda: bool) -> dict[str, str]:
     """Environment of a job. On the CPU the ranks share the cores and keep freed memory.
 
-    A rank that is told to abort says first where it stood. What the user set stays, and all that concerns NCCL is the
-    user's.
+    Beside a GPU a rank has one thread, as torchrun itself has it where there are several ranks. PyTorch would wake a
+    thread a core for each operation on more than 32,768 numbers, such as the tokens of a row, and wait for the last of
+    them while the GPU idles. A rank that is told to abort says first where it stood. What the user set stays, and all
+    that concerns NCCL is the user's.
     """
-    on_cpu = {} if cuda else {"OMP_NUM_THREADS": str(max(1, cores() // ranks)), **KEEP_MEMORY}
-    return {"PYTHONFAULTHANDLER": "1", **on_cpu, **os.environ, "PYTHONUNBUFFERED": "1"}
+    threads = 1 if cuda else max(1, cores() // ranks)
+    on_cpu = {} if cuda else KEEP_MEMORY
+    own = {"PYTHONFAULTHANDLER": "1", "OMP_NUM_THREADS": str(threads), **on_cpu}
+    return {**own, **os.environ, "PYTHONUNBUFFERED": "1"}

@@ -187,14 +187,14 @@ def test_an_endpoint_is_host_and_port(endpoint, tmp_path):
         torchrun_command(FAKE, [], 2, tmp_path, Nodes(2, 0, endpoint))
 
 
-def test_the_cores_are_shared_among_the_ranks(monkeypatch):
+def test_ranks_share_the_cores_and_have_one_thread_beside_a_gpu(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     cores = len(os.sched_getaffinity(0))
     assert environment(1, cuda=False)["OMP_NUM_THREADS"] == str(cores)
     assert environment(2 * cores, cuda=False)["OMP_NUM_THREADS"] == "1"
-    assert "OMP_NUM_THREADS" not in environment(1, cuda=True)
+    assert environment(1, cuda=True)["OMP_NUM_THREADS"] == "1"
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    assert environment(1, cuda=False)["OMP_NUM_THREADS"] == "7"
+    assert environment(1, cuda=False)["OMP_NUM_THREADS"] == environment(1, cuda=True)["OMP_NUM_THREADS"] == "7"
 
 
 def test_ranks_on_the_cpu_keep_the_memory_they_freed_unless_told_otherwise(monkeypatch):
