@@ -32,7 +32,7 @@ def test_kernels_that_write_nothing_are_seen_to_be_wrong(tmp_path):
     program = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {COMMAND[1].rpartition('/')[0]!r}]; {ON_THE_CPU}"
     ended = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, timeout=240)
     told = [line for line in ended.stdout.splitlines() if "wrong:" in line]
-    assert ended.returncode == 1 and len(told) >= 4 * 5, ended.stderr
+    assert ended.returncode == 1 and len(told) >= 4 * 4, ended.stderr
     assert not any("wrong: 0." in line for line in told)
     launched = [line for line in ended.stdout.splitlines() if line.startswith("launched")]
     assert len(launched) == len(told)

@@ -1,23 +1,28 @@
 """Triton's compiler, set to an H100 that is not there: kernels are compiled, to machine code, and never run.
 
 The compiler and NVIDIA's assembler come with Triton and need no GPU. A kernel that does not compile, or whose tiles do
-not fit on the chip, is found here; that it computes the right thing is not (`interpreting.py` does).
+not fit on the chip, or whose machine code reads what nothing has written, is found here; that it computes the right
+thing is not (`interpreting.py` does).
 """
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from machine_code import lost_numbers
+
 SHARED_MEMORY = 227 << 10  # bytes that a program may have on an H100; CUDA programming guide, compute capability 9.0
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A kernel as it was launched: its name and keyword arguments, and the bytes of shared memory that it needs."""
+    """A kernel as it was launched: its name and keyword arguments, the bytes of shared memory that it needs, and the
+    instructions in which the assembler has lost a number of 8 bits."""
 
     name: str
     options: dict
     shared_memory: int
+    lost: list[str]
 
 
 COMPILED: list[Compiled] = []
@@ -47,7 +52,7 @@ class H100:
 
 def remember(name: str, options: dict, kernel):
     """Of a launch that has been compiled, for `take_compiled`."""
-    COMPILED.append(Compiled(name, options, kernel.metadata.shared))
+    COMPILED.append(Compiled(name, options, kernel.metadata.shared, lost_numbers(kernel)))
 
 
 def begin(cache: Path, keep=remember):

@@ -1,8 +1,9 @@
 """Numbers of 8 bits: rounded and stored in both directions as their definition says, and never transposed.
 
-Triton 3.6 misplaces a quarter of the values, NaN among them, when it transposes a tile of 8-bit numbers, in its own
-kernels and in those that the compiler writes. Record 40 went to NaN by it. No test on a CPU can see that, so the text
-is held to the rule here, and the kernels to their definitions wherever there is a GPU.
+A tile of 8-bit numbers that is stored as it is and transposed comes out of Triton 3.6 with a quarter of its values
+wrong, NaN among them, also in the kernels that the compiler writes; record 40 went to NaN by it. NVIDIA's assembler
+loses them (`machine_code.py`). Here the text is held to the rule, and the kernels to their definitions wherever there
+is a GPU.
 """
 
 import re
