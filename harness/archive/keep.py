@@ -11,7 +11,7 @@ from harness.archive.evidence import Evidence, paragraph, read_evidence
 from harness.archive.find import ROOT, discover, number_key
 from harness.archive.record import FACTS as RECORD_FACTS
 from harness.archive.record import Record
-from harness.archive.run_folder import FACTS, SHOWN
+from harness.archive.run_folder import FACTS, RANKS, RESERVE, SHOWN
 from harness.archive.shown import proof, read_run, with_shown
 from harness.errors import UserError
 from harness.files import write_whole
@@ -58,9 +58,9 @@ def _record_of(folder: Path, facts: dict, root) -> Record:
 
 
 def _copy(folder: Path, place: Path) -> None:
-    """The whole folder, or nothing of it."""
+    """The whole folder, or nothing of it; without what a run still has in it while its last lines are copied off."""
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as aside:
-        shutil.copytree(folder, Path(aside) / place.name)
+        shutil.copytree(folder, Path(aside) / place.name, ignore=shutil.ignore_patterns(RANKS, RESERVE))
         (Path(aside) / place.name).rename(place)
 
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from harness.archive.places import shown
-from harness.archive.run_folder import FACTS, LOG
+from harness.archive.run_folder import FACTS, LOG, RESERVE
 from harness.errors import UserError
 from harness.files import write_whole
 
@@ -17,7 +17,6 @@ __all__ = ["Clock", "adopt_log", "create", "now", "of_plan", "read", "shown", "t
 SCHEMA = 1
 ID = "%Y%m%d-%H%M%S-%f"
 TICK = datetime.timedelta(microseconds=1)
-RESERVE = ".reserve"  # space kept on the disk while a job runs, so that its end can be told on a full one
 RESERVE_BYTES = 1 << 18
 
 

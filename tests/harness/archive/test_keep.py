@@ -64,6 +64,15 @@ def test_a_run_is_kept_whole_told_and_counted(kept, root):
         keep(kept, root=root)
 
 
+def test_what_a_run_would_have_cleared_away_is_not_kept(kept, root, tmp_path):
+    early = changed(kept, tmp_path / "early")
+    (early / "ranks" / "0").mkdir(parents=True)
+    (early / ".reserve").write_bytes(bytes(1 << 18))
+    keep(early, root=root)
+    taken = root / resolve("13").folder.name / "logs" / kept.name
+    assert {path.name for path in taken.iterdir()} == {path.name for path in kept.iterdir()}
+
+
 def test_a_script_whose_words_alone_have_changed_is_the_one_that_ran(kept, root):
     folder = root / resolve("13").folder.name
     script, facts = folder / "train.py", folder / "record.toml"
