@@ -4,11 +4,12 @@ import dataclasses
 import math
 import statistics
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 from rich.console import Console
 
+from harness.archive.evidence import stage_medians
+from harness.archive.record import Record
 from harness.archive.run_folder import LOG
 from harness.errors import RunFailed, UserError
 from harness.replay.fidelity import LABELS, Label
@@ -16,6 +17,7 @@ from harness.replay.plan import Plan
 from harness.replay.runs import shown
 from harness.terminal import say
 from harness.tokens.manifest import Manifest
+from timing.log import LogError, read_log
 from timing.witness import Metric, parse_metric
 
 FLOOR_TOLERANCE = 0.03  # nats: the loss over a smoke test's few tokens scatters around its expectation by less
@@ -59,12 +61,16 @@ class Result:
 
     @property
     def step_ms(self) -> float | None:
-        """Median milliseconds of a training step, from neighbouring lines of the log; None for fewer than three."""
-        training = [metric for metric in self.metrics if metric.kind == "train"]
-        times = [
-            later.log_ms - earlier.log_ms for earlier, later in pairwise(training) if later.step == earlier.step + 1
-        ]
-        return statistics.median(times) if len(times) > 1 else None
+        """Median milliseconds of a training step, None where the log does not tell."""
+        medians = self.stages_ms(1)
+        return medians[0] if medians else None
+
+    def stages_ms(self, stages: int) -> list[float]:
+        """The same of each of so many equal parts of the schedule; none where one cannot be timed."""
+        try:
+            return stage_medians(read_log(_log(self.folder)), self.facts, stages)
+        except LogError:
+            return []
 
     @property
     def steps(self) -> int:
@@ -142,8 +148,7 @@ def _rows(plan: Plan, results: list[Result], manifest: Manifest | None, guard: b
         rows.append(("entropy floor", f"{manifest.entropy_nats:.4f} (no honest loss on these tokens is lower)"))
     seconds = [result.train_time_ms / 1000 for result in results]
     rows.append(("training time", f"{_mean(seconds, 3)} s for {results[-1].steps:,} steps"))
-    if steps := [result.step_ms for result in results if result.step_ms is not None]:
-        rows.append(("median step", f"{_mean(steps, 1)} ms"))
+    rows += pace(plan.record, results)
     if plan.label.name in ("same-batch", "stand-in") and plan.world_size < 8:
         projected = statistics.fmean(seconds) * plan.world_size / 8
         rows.append(("projected on 8 GPUs", f"{projected:.3f} s, if communication cost nothing"))
@@ -156,6 +161,14 @@ def _rows(plan: Plan, results: list[Result], manifest: Manifest | None, guard: b
     if not plan.smoke:
         rows.append(("proves", plan.label.proves + (f", not {plan.label.not_proved}" if plan.label.not_proved else "")))
     return [*rows, *(("run folder", shown(result.folder)) for result in results)]
+
+
+def pace(record: Record, results: list[Result]) -> list[tuple[str, str]]:
+    """The row of the summary on the median step, of each stage where the record's batch grows; none if no log tells."""
+    stages = len(record.listed.stages_ms or [0])
+    known = [medians for result in results if (medians := result.stages_ms(stages))]
+    told = ", ".join(_mean(list(stage), 1) for stage in zip(*known))
+    return [("median step", f"{told} ms" + (" in its stages" if stages > 1 else ""))] if told else []
 
 
 def _judge(plan: Plan, results: list[Result]) -> str:

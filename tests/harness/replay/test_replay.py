@@ -11,14 +11,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from harness.archive.evidence import stage_medians
+from harness.archive.find import resolve
 from harness.cli import main
 from harness.errors import UserError
 from harness.files import write_whole
 from harness.machine import Gpu
 from harness.replay import runs
-from harness.replay.outcome import smoke_problem
+from harness.replay.outcome import Result, pace, smoke_problem
 from harness.tokens.synthetic import ensure_synthetic
 from tests.harness.mine import replay_mine
+from timing.log import read_log
 
 
 @pytest.fixture
@@ -215,6 +218,20 @@ def test_a_stand_in_run_is_projected_and_judged(replay, with_a_gpu):
     assert "median step           1.0 ms" in result.output
     assert "proves                speed and stability, not the loss target" in result.output
     assert "verdict               as a record run, which it is not, it FAILS under" in result.output
+
+
+def test_the_pace_is_told_for_each_stage_of_a_batch_that_grows(tmp_path):
+    record = resolve("89")
+    folder = record.logs / record.shown.run
+    facts = json.loads((folder / "run.json").read_text())
+    result = Result.of(folder, facts)
+    assert result.stages_ms(3) == stage_medians(read_log(folder / "log.txt"), facts, 3)
+    assert result.step_ms == sorted(result.stages_ms(3))[1]
+    assert ("median step", "{:.1f}, {:.1f}, {:.1f} ms in its stages".format(*result.stages_ms(3))) in pace(
+        record, [result]
+    )
+    (tmp_path / "stdout.txt").write_text("nothing\n")
+    assert pace(record, [Result.of(tmp_path, facts)]) == []
 
 
 def test_fineweb_is_fetched_for_a_record_run(replay, with_a_gpu, monkeypatch):
