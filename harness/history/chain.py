@@ -18,7 +18,8 @@ def chain_table(root=None) -> str:
 
     The diff counts lines outside the docstring. `shown.csv` has the measured medians, taken over the steps during which
     no other run was on the card, and the largest difference of a validation loss to the published script's on the same
-    corpus and schedule (`standin.csv`). "at most" is the published step times 8 GPUs, over the GPUs that ran it.
+    corpus and schedule (`standin.csv`): the shown run's, else that of the last that was compared. "at most" is the
+    published step times 8 GPUs, over the GPUs that ran it.
     """
     records = discover(root)
     runs = read_table("shown.csv", root).set_index("run")
@@ -54,5 +55,6 @@ def _shown(record: Record, runs: pd.DataFrame) -> tuple[str, str, str, str]:
     stages = record.listed.stages_ms
     published = statistics.fmean(stages) if stages else record.listed.step_avg_ms
     most = f"{published * 8 / run.gpus:,.0f}" if published else UNKNOWN
-    off = UNKNOWN if pd.isna(run.difference) else f"{run.difference:+.4f}"
-    return record.shown.text, pace, most, off
+    compared = runs.loc[(runs.number == record.number) & runs.difference.notna(), "difference"]
+    off = compared.get(record.shown.run, compared.iloc[-1] if len(compared) else None)
+    return record.shown.text, pace, most, UNKNOWN if off is None else f"{off:+.4f}"

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.archive.evidence import stage_medians
 from harness.archive.record import Record
 from harness.archive.run_folder import LOG
 from harness.errors import RunFailed, UserError
@@ -17,7 +16,6 @@ from harness.replay.plan import Plan
 from harness.replay.runs import shown
 from harness.terminal import say
 from harness.tokens.manifest import Manifest
-from timing.log import LogError, read_log
 from timing.witness import Metric, parse_metric
 
 FLOOR_TOLERANCE = 0.03  # nats: the loss over a smoke test's few tokens scatters around its expectation by less
@@ -67,6 +65,9 @@ class Result:
 
     def stages_ms(self, stages: int) -> list[float]:
         """The same of each of so many equal parts of the schedule; none where one cannot be timed."""
+        from harness.archive.evidence import stage_medians
+        from timing.log import LogError, read_log
+
         try:
             return stage_medians(read_log(_log(self.folder)), self.facts, stages)
         except LogError:
