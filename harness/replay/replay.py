@@ -23,7 +23,7 @@ from harness.replay.plan import Options, Plan, make_plan
 from harness.replay.progress import progress
 from harness.replay.rehearsal import as_lines, rehearse
 from harness.replay.signals import Interrupted
-from harness.replay.torchrun import check_port, environment, torchrun_command
+from harness.replay.torchrun import bearing, check_port, environment, torchrun_command
 from harness.terminal import say
 from harness.tokens.manifest import Manifest
 from harness.version import commit, packages, release
@@ -131,7 +131,7 @@ def perform(stage: Stage, run: int, title: str, watcher: Watcher | None = None, 
         ended = launch.run(job, live, watcher)
     runs.adopt_log(folder)
     breaches = watcher.breaches if watcher else [ended.breach] if ended.breach else []
-    facts = _facts(stage, run, folder, line, ended) | (extra or {})
+    facts = _facts(stage, run, job, ended) | (extra or {})
     facts |= {"breaches": [dataclasses.asdict(breach) for breach in breaches], **clock.facts()}
     facts |= {"witness": ended.witness.as_columns()} | ({"trouble": ended.trouble} if ended.trouble else {})
     runs.write(folder, facts)
@@ -157,7 +157,7 @@ def _failure(plan: Plan, ended: launch.Ended, title: str, job: launch.Job) -> Ru
     return Stopped(said, ended.breach, job.folder) if ended.breach else RunFailed(said)
 
 
-def _facts(stage: Stage, run: int, folder: Path, line: list[str], ended: launch.Ended) -> dict:
+def _facts(stage: Stage, run: int, job: launch.Job, ended: launch.Ended) -> dict:
     """`run.json`, less its times."""
     plan, manifest = stage.plan, stage.manifest
     return {
@@ -165,13 +165,14 @@ def _facts(stage: Stage, run: int, folder: Path, line: list[str], ended: launch.
         "slug": plan.record.slug,
         "script": runs.shown(plan.record.script),
         "script_sha256": plan.script_sha256,
-        "run_id": folder.name,
+        "run_id": job.folder.name,
         "plan": stage.key,
         "batch": stage.batch,
         "number": run,
         "fidelity": (in_company(plan.label) if ended.company else plan.label).name,
         "company": ended.company,
-        "command": ["python" if part == sys.executable else _shorten(part) for part in line],
+        "command": ["python" if part == sys.executable else _shorten(part) for part in job.command],
+        "environment": bearing(job.env),
         "overrides": plan.overrides,
         "seed": plan.seed_of(run),
         "gpus": plan.ranks,

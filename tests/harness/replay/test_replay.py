@@ -34,7 +34,8 @@ def runs_of(slug="2025-10-04-backout"):
     return [json.loads(path.read_text()) for path in sorted(Path("runs", slug).glob("*/run.json"))]
 
 
-def test_a_date_is_replayed(replay):
+def test_a_date_is_replayed(replay, monkeypatch):
+    monkeypatch.setenv("NCCL_DEBUG", "WARN")
     result = replay("2025-10-15", "--seed", "3")
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
@@ -51,6 +52,8 @@ def test_a_date_is_replayed(replay):
     assert facts["overrides"] == {"num_iterations": 4}
     assert facts["manifest"]["name"] == "synthetic" and len(facts["manifest"]["digest"]) == 64
     assert not any(part.startswith("/") for part in facts["command"])
+    assert facts["environment"]["NCCL_DEBUG"] == "WARN" and facts["environment"]["OMP_NUM_THREADS"].isdigit()
+    assert {"HOME", "TORCHINDUCTOR_CACHE_DIR"}.isdisjoint(facts["environment"])
     witness = facts["witness"]
     assert witness["step"] == [0, 1, 2, 2, 3, 4, 4] and witness["kind"][-1] == "val"
     assert witness["clock_s"] == sorted(witness["clock_s"]) and len(witness["log_ms"]) == 7
