@@ -3,8 +3,8 @@
     python tests/cubins.py compile cubins/      # here, without a GPU
     python tests/cubins.py run cubins/          # there, whatever Triton it has; needs CuPy
 
-Which threads hold what, and so whether a transposed tile comes out right, is the compiler's choice, and another one in
-each version. Every record with kernels of its own is asked; a line says how many of its numbers are wrong.
+Compiler and assembler differ from version to version, and either may be wrong (`machine_code.py` has an instance that
+is seen without a GPU). Every record with kernels of its own is asked; a line says how many of its numbers are wrong.
 """
 
 import json

@@ -58,7 +58,7 @@ def _record_of(folder: Path, facts: dict, root) -> Record:
 
 
 def _copy(folder: Path, place: Path) -> None:
-    """The whole folder, or nothing of it; without what only a run that still goes has in it."""
+    """The whole folder, or nothing of it; without what a run holds only while it goes."""
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as aside:
         shutil.copytree(folder, Path(aside) / place.name, ignore=shutil.ignore_patterns(RANKS, RESERVE))
         (Path(aside) / place.name).rename(place)

@@ -16,7 +16,7 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 # page, at the next step: with these a smoke step of record 40 on two ranks takes 0.67 s instead of 1.01 s (mallopt(3)).
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(4 * GIB), "MALLOC_TRIM_THRESHOLD_": str(8 * GIB)}
 
-BEARING = ("CUDA_", "MALLOC_", "NCCL_", "OMP_", "PYTORCH_", "TORCH", "TRITON_")
+BEARING = ("CUDA_", "MALLOC_", "NCCL_", "OMP_", "PYTORCH_", "TORCH", "TRITON_")  # how their names begin
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,10 @@ def check_port(nodes: Nodes) -> None:
 def environment(ranks: int, cuda: bool) -> dict[str, str]:
     """Environment of a job. On the CPU the ranks share the cores and keep freed memory.
 
-    Beside a GPU a rank has one thread, as torchrun itself has it where there are several ranks. PyTorch would wake a
-    thread a core for each operation on more than 32,768 numbers, such as the tokens of a row, and wait for the last of
-    them while the GPU idles. A rank that is told to abort says first where it stood. What the user set stays, and all
-    that concerns NCCL is the user's.
+    Beside a GPU a rank has one thread, as torchrun itself has it where there are several ranks. Otherwise PyTorch wakes
+    a thread a core for each operation on more than 32,768 numbers (ATen/ParallelOpenMP.h), such as the tokens of a row,
+    and waits for the last of them while the GPU idles. A rank that is told to abort says first where it stood. What the
+    user set stays, and all that concerns NCCL is the user's.
     """
     threads = 1 if cuda else max(1, cores() // ranks)
     on_cpu = {} if cuda else KEEP_MEMORY
