@@ -12,7 +12,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.replay import crash, launch, processes
-from harness.replay.torchrun import Nodes, check_port, environment, torchrun_command
+from harness.replay.torchrun import Nodes, bearing, check_port, environment, torchrun_command
 
 FAKE = Path(__file__).parents[1] / "fake_train.py"
 
@@ -195,6 +195,11 @@ def test_ranks_share_the_cores_and_have_one_thread_beside_a_gpu(monkeypatch):
     assert environment(1, cuda=True)["OMP_NUM_THREADS"] == "1"
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert environment(1, cuda=False)["OMP_NUM_THREADS"] == environment(1, cuda=True)["OMP_NUM_THREADS"] == "7"
+
+
+def test_of_the_environment_what_bears_on_a_run_is_told():
+    env = {"USER": "me", "NCCL_DEBUG": "WARN", "OMP_NUM_THREADS": "1", "TRITON_CACHE_DIR": "/home/me/cache"}
+    assert bearing(env) == {"NCCL_DEBUG": "WARN", "OMP_NUM_THREADS": "1"}
 
 
 def test_ranks_on_the_cpu_keep_the_memory_they_freed_unless_told_otherwise(monkeypatch):

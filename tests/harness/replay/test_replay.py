@@ -53,7 +53,6 @@ def test_a_date_is_replayed(replay, monkeypatch):
     assert facts["manifest"]["name"] == "synthetic" and len(facts["manifest"]["digest"]) == 64
     assert not any(part.startswith("/") for part in facts["command"])
     assert facts["environment"]["NCCL_DEBUG"] == "WARN" and facts["environment"]["OMP_NUM_THREADS"].isdigit()
-    assert {"HOME", "TORCHINDUCTOR_CACHE_DIR"}.isdisjoint(facts["environment"])
     witness = facts["witness"]
     assert witness["step"] == [0, 1, 2, 2, 3, 4, 4] and witness["kind"][-1] == "val"
     assert witness["clock_s"] == sorted(witness["clock_s"]) and len(witness["log_ms"]) == 7
