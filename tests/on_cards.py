@@ -3,20 +3,23 @@
     python tests/on_cards.py tests/lease.plan --cards 4 --data /tmp/books --out /tmp/lease [--minutes 25]
 
 A line of the plan is a number of cards and a command: `2 harness replay 40 --gpus 2` has its two cards to itself.
-`1 beside harness replay 13 --gpus 1` shares its card with one other such replay; its times are then worth nothing, for
-which `harness keep` has `--shared`. Tasks start in their order; one that waits keeps the cards that it waits for free.
-`show 25 36` stands for a replay of record 25 on one card, its schedule shortened to 36 steps. `{out}` and `{data}` in a
-command are the two folders; a first word `harness` or `python` is that of this Python.
+`1 beside harness replay 13 --gpus 1` shares its card with one other such task, for as long as both prepare: from a
+task's first training step to its last, all else on its cards stands still (SIGSTOP), so that its steps are timed
+alone. Tasks start in their order; one that waits keeps the cards that it waits for free. `show 25 36` stands for a
+replay of record 25 on one card, its schedule shortened to 36 steps. `{out}` and `{data}` in a command are the two
+folders, `{runs}` one for the task's replays; a first word `harness` or `python` is that of this Python.
 
 In the out folder: `tasks.csv`, a line for each that has ended (which cards, from when to when in seconds, exit code),
-what each said, `runs/`, for `harness keep`, and `cards.csv`, nvidia-smi's word on clocks, power and memory of each card
-every five seconds: a step that took too long may have been made by a card that was held back. When the minutes are
-over, or on a signal, all that runs is ended.
+what each said, `runs/NN/`, for `harness keep`, and `cards.csv`, nvidia-smi's word on clocks, power and memory of each
+card every five seconds: a step that took too long may have been made by a card that was held back. When the minutes
+are over, or on a signal, all that runs is ended.
 """
 
 import argparse
 import csv
+import functools
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -33,9 +36,12 @@ sys.path.insert(0, str(ROOT))
 from harness.archive.find import resolve  # noqa: E402
 
 PLACES = 2  # on a card, for tasks beside each other
+MARK = "ON_CARDS_TASK"  # a variable by which the processes of a task are known
+STEP = re.compile(rb"^step:[1-9]\d*/\d+ train_time:", re.MULTILINE)
+LAST = b"\npeak memory "  # what a script says when its training is over
 FIELDS = ("number", "cards", "began_s", "ended_s", "exit", "command")
 STANDS_FOR = {"harness": [sys.executable, "-m", "harness.cli"], "python": [sys.executable]}
-REPLAY = ["--repeat", "--seed", "1", "--data-dir", "{data}", "--runs-dir", "{out}/runs"]
+REPLAY = ["--repeat", "--seed", "1", "--data-dir", "{data}", "--runs-dir", "{runs}"]
 SECONDS_TO_END = 20  # between asking a command to end and ending it
 WATCHED = "timestamp,index,clocks.sm,clocks.mem,power.draw,temperature.gpu,memory.used,clocks_event_reasons.active"
 
@@ -48,14 +54,32 @@ class Task:
     needs: int
     command: list[str]
     beside: bool = False
+    out: Path = Path()
     process: subprocess.Popen | None = None
     cards: list[int] = field(default_factory=list)
     began: float = 0.0
+    timed: bool = False
+    still: bool = False
 
     @property
     def places(self) -> int:
         """How many places it takes on each of its cards."""
         return 1 if self.beside else PLACES
+
+    @property
+    def said(self) -> Path:
+        """The file of its output."""
+        return self.out / f"{self.number:02}.txt"
+
+    @property
+    def runs(self) -> Path:
+        """The folder of its replays."""
+        return self.out / "runs" / f"{self.number:02}"
+
+    def trains(self) -> bool:
+        """Whether it, or a replay of it, makes its training steps."""
+        told = [said.read_bytes() for said in (self.said, *self.runs.glob("*/*/stdout.txt"))]
+        return any(STEP.search(text) and LAST not in text for text in told)
 
 
 def read_plan(text: str, out: Path, data: Path) -> list[Task]:
@@ -70,9 +94,11 @@ def read_plan(text: str, out: Path, data: Path) -> list[Task]:
         if not cards.isdigit() or not words:
             raise ValueError(f"not a number of cards and a command: {line!r}")
         command = show(*words[1:]) if words[0] == "show" else words
-        filled = [word.replace("{out}", str(out)).replace("{data}", str(data)) for word in command]
-        full = [*STANDS_FOR.get(filled[0], filled[:1]), *filled[1:]]
-        tasks.append(Task(len(tasks), int(cards), full, beside))
+        task = Task(len(tasks), int(cards), [], beside, out)
+        places = {"{out}": out, "{data}": data, "{runs}": task.runs}
+        filled = [functools.reduce(lambda word, at: word.replace(at, str(places[at])), places, one) for one in command]
+        task.command = [*STANDS_FOR.get(filled[0], filled[:1]), *filled[1:]]
+        tasks.append(task)
     return tasks
 
 
@@ -112,7 +138,8 @@ def run(tasks: list[Task], cards: list[int], out: Path, seconds: float) -> None:
                 for task in [task for task in running if task.process.poll() is not None]:
                     running.remove(task)
                     tell(table, file, task, began)
-                time.sleep(0.2)
+                take_turns(running)
+                time.sleep(0.1)
         finally:
             end(running)
             for task in running:
@@ -143,14 +170,41 @@ def deal(waiting: list[Task], free: dict[int, int]) -> list[tuple[Task, list[int
 def start(task: Task, cards: list[int], out: Path, began: float) -> Task:
     """Start a task on these cards, its output in a file named by its number."""
     print(f"{time.monotonic() - began:6.0f} s  cards {cards}  {shlex.join(task.command)}", flush=True)
-    own = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, cards)), "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    own = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, cards)), MARK: str(task.number)}
+    own |= {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
     own["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    with (out / f"{task.number:02}.txt").open("wb") as said:
+    with task.said.open("wb") as said:
         task.process = subprocess.Popen(
             task.command, cwd=ROOT, env=os.environ | own, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
         )
     task.cards, task.began = cards, time.monotonic() - began
     return task
+
+
+def take_turns(running: list[Task]) -> None:
+    """Let one task a card make its steps; what shares its cards stands still meanwhile."""
+    for task in running:
+        task.timed = task.timed and task.trains()
+    taken = {card for task in running if task.timed for card in task.cards}
+    for task in running:
+        if task.beside and not task.timed and not taken & set(task.cards) and task.trains():
+            task.timed = True
+            taken |= set(task.cards)
+    for task in running:
+        before, task.still = task.still, not task.timed and bool(taken & set(task.cards))
+        if task.still or before:  # again and again, as new ranks may have come
+            signal_ranks(task, signal.SIGSTOP if task.still else signal.SIGCONT)
+
+
+def signal_ranks(task: Task, sign: signal.Signals) -> None:
+    """To a task's ranks and what they have started; torchrun and the harness, whose clocks matter, go on."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            if f"{MARK}={task.number}".encode() in variables and any(v.startswith(b"LOCAL_RANK=") for v in variables):
+                os.kill(int(folder.name), sign)
+        except OSError:  # ended meanwhile, or another user's
+            continue
 
 
 def tell(table, file, task: Task, began: float) -> None:
@@ -165,6 +219,8 @@ def tell(table, file, task: Task, began: float) -> None:
 
 def end(running: list[Task]) -> None:
     """Ask all to end, and after a while make them. Not as Ctrl-C would: a shell's background jobs do not hear that."""
+    for task in running:
+        signal_ranks(task, signal.SIGCONT)
     for sign in (signal.SIGTERM, signal.SIGKILL):
         for task in running:
             if task.process.poll() is None:

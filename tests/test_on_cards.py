@@ -11,10 +11,28 @@ import pytest
 from tests.on_cards import PLACES, Task, deal, read_plan, run
 
 NAP = "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES']); time.sleep({})"
+REPLAY = """
+import pathlib, sys, time
+folder = pathlib.Path(sys.argv[1])
+folder.mkdir(parents=True)
+said, prepared = (folder / "stdout.txt").open("w", buffering=1), (folder / "prepared.txt").open("w", buffering=1)
+said.write("step:0/3 val_loss:10.8258 train_time:0ms step_avg:0.00ms\\n")
+for _ in range(int(sys.argv[2])):
+    time.sleep(0.05)
+    prepared.write(f"{time.monotonic()}\\n")
+said.write("step:1/3 train_time:50ms step_avg:50.00ms\\n")
+began = time.monotonic()
+time.sleep(1)
+said.write("peak memory allocated: 10 MiB reserved: 20 MiB\\n")
+(folder / "timed.txt").write_text(f"{began} {time.monotonic()}")
+time.sleep(float(sys.argv[3]))
+(folder / "ended.txt").write_text(f"{time.monotonic()}")
+"""
+LATENCY = 0.5  # seconds until the other stands still, on a busy machine
 
 
-def nap(number, needs, seconds, beside=False):
-    return Task(number, needs, [sys.executable, "-c", NAP.format(seconds)], beside)
+def nap(number, needs, seconds, beside=False, out=Path()):
+    return Task(number, needs, [sys.executable, "-c", NAP.format(seconds)], beside, out)
 
 
 def rows(out):
@@ -33,7 +51,8 @@ def test_a_plan_is_read(tmp_path):
     assert (whole.needs, whole.beside, whole.command[:3]) == (2, False, [sys.executable, "-m", "harness.cli"])
     assert whole.command[-1] == str(tmp_path / "data")
     said = " ".join(shown.command)
-    assert shown.beside and "replay 13 --gpus 1" in said and f"--runs-dir {tmp_path}/out/runs" in said
+    assert shown.beside and "replay 13 --gpus 1" in said and f"--runs-dir {tmp_path}/out/runs/01" in said
+    assert shown.runs == tmp_path / "out/runs/01"
     assert "val_loss_every=12" in said and "val_tokens=2097152" in said
     assert float(shown.command[shown.command.index("--scale") + 1]) * 1750 == pytest.approx(60)
     assert tests.command == [sys.executable, "-m", "pytest", "-k a b"]
@@ -61,7 +80,7 @@ def test_places_are_shared_by_those_that_say_so():
 
 
 def test_no_two_share_a_card(tmp_path):
-    tasks = [nap(0, 1, 0.8), nap(1, 2, 0.3), nap(2, 1, 0.1), nap(3, 3, 0.1)]
+    tasks = [nap(n, *what, out=tmp_path) for n, what in enumerate([(1, 0.8), (2, 0.3), (1, 0.1), (3, 0.1)])]
     run(tasks, [0, 1], tmp_path, 60)
     ended = rows(tmp_path)
     assert [ended[number]["cards"] for number in range(3)] == ["0", "0 1", "0"]
@@ -71,6 +90,21 @@ def test_no_two_share_a_card(tmp_path):
     assert (tmp_path / "01.txt").read_text() == "0,1\n"
 
 
+def test_a_task_is_timed_while_all_else_on_its_card_stands_still(tmp_path):
+    """And while it only winds up, the next may go on."""
+    tasks = [Task(number, 1, [], True, tmp_path) for number in range(2)]
+    for task, steps, winding_up in zip(tasks, ("10", "30"), ("3", "0"), strict=True):
+        folder = str(task.runs / "a/b")
+        task.command = ["env", "LOCAL_RANK=0", sys.executable, "-c", REPLAY, folder, steps, winding_up]
+    run(tasks, [0], tmp_path, 60)
+    assert [rows(tmp_path)[number]["exit"] for number in range(2)] == ["0", "0"]
+    (begin, end), (later, _) = [map(float, (task.runs / "a/b/timed.txt").read_text().split()) for task in tasks]
+    ended = float((tasks[0].runs / "a/b/ended.txt").read_text())
+    assert end < later < ended
+    prepared = list(map(float, (tasks[1].runs / "a/b/prepared.txt").read_text().split()))
+    assert [at for at in prepared if at < begin] and not [at for at in prepared if begin + LATENCY < at < end]
+
+
 def test_the_cards_are_watched_meanwhile(tmp_path, monkeypatch):
     """By nvidia-smi, which would go on for ever; here by a script of that name."""
     smi = tmp_path / "nvidia-smi"
@@ -78,12 +112,12 @@ def test_the_cards_are_watched_meanwhile(tmp_path, monkeypatch):
     smi.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     began = time.monotonic()
-    run([nap(0, 1, 0.5)], [0], tmp_path, 60)
+    run([nap(0, 1, 0.5, out=tmp_path)], [0], tmp_path, 60)
     assert (tmp_path / "cards.csv").read_text() == "index, clocks.sm\n" and time.monotonic() - began < 30
 
 
 def test_when_the_time_is_over_all_is_ended(tmp_path):
-    tasks, began = [nap(0, 1, 60), nap(1, 1, 60)], time.monotonic()
+    tasks, began = [nap(number, 1, 60, out=tmp_path) for number in range(2)], time.monotonic()
     run(tasks, [0], tmp_path, 1)
     assert time.monotonic() - began < 15 and tasks[0].process.poll() is not None
     assert list(rows(tmp_path)) == [0]
