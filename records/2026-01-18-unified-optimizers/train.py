@@ -246,12 +246,12 @@ class FP8HeadLoss(torch.autograd.Function):
 
 def quantised(x: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """x / scale (rows, columns) as e4m3, clipped to its range, and its transpose: both contiguous, since the head's
-    matmuls read it in either direction."""
+    matmuls read it in either direction. Rows are a multiple of four."""
     rows = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
     columns = torch.empty(x.size(1), x.size(0), dtype=torch.float8_e4m3fn, device=x.device)
     if x.is_cuda:
-        grid = (triton.cdiv(x.size(1), 64), triton.cdiv(x.size(0), 64))
-        quantise_kernel[grid](x, rows, columns, x.size(0), x.size(1), scale, SIDE=64, num_warps=8)
+        grid = (triton.cdiv(x.size(1), 64), triton.cdiv(x.size(0), 128))
+        quantise_kernel[grid](x, rows, columns, x.size(0), x.size(1), scale, QUADS=32, COLUMNS=64, num_warps=8)
         return rows, columns
     rows.copy_((x.float() / scale).clamp(-448, 448).to(torch.float8_e4m3fn))
     return rows, columns.copy_(rows.T)
@@ -280,15 +280,15 @@ def capped_cross_entropy_gradient(
     z, targets, target_weights, log_sums, cap: float, shift: float, width: float
 ) -> tuple[Tensor, Tensor]:
     """The gradient of the summed loss by z, over FP8_GRADIENT_SCALE, as e5m2: (T, vocabulary) and its transpose, both
-    contiguous, since the head's two matmuls read it in either direction."""
+    contiguous, since the head's two matmuls read it in either direction. T is a multiple of four."""
     tokens, vocabulary = z.shape
     rows = torch.empty(tokens, vocabulary, dtype=torch.float8_e5m2, device=z.device)
     columns = torch.empty(vocabulary, tokens, dtype=torch.float8_e5m2, device=z.device)
     if z.is_cuda:
-        grid = (triton.cdiv(vocabulary, 32), triton.cdiv(tokens, 64))
+        grid = (triton.cdiv(vocabulary, 64), triton.cdiv(tokens, 128))
         cross_entropy_gradient_kernel[grid](
             z, targets, target_weights, log_sums, rows, columns, tokens, vocabulary,
-            cap, shift, width, FP8_GRADIENT_SCALE, TARGETS=target_weights.size(0), ROWS=64, COLUMNS=32, num_warps=4,
+            cap, shift, width, FP8_GRADIENT_SCALE, TARGETS=target_weights.size(0), QUADS=32, COLUMNS=64, num_warps=8,
         )  # fmt: skip
         return rows, columns
     gate = torch.sigmoid((z.float() + shift) / width)
@@ -353,27 +353,36 @@ if triton is not None:
         for rows, columns, stages, warps in ((128, 128, 3, 8), (128, 128, 4, 4), (128, 64, 4, 4), (128, 256, 3, 8))
     ]
 
-    # Triton 3.6 misplaces a quarter of the values when it transposes a tile of 8-bit numbers, and some of them come out
-    # as NaN: in many tilings, also where the compiler writes the kernel, as for `x8.T.contiguous()`. So nothing here is
-    # transposed at 8 bits: a tile that is needed in both directions is loaded and computed once for each.
+    # The assembler that comes with Triton (ptxas 12.8.93) loses a number of 8 bits that is used twice: one of its uses may
+    # read a register that nobody has written. So what is needed in both directions is rounded twice: for the rows in
+    # pairs along a row, for the columns four rows together.
 
     @triton.jit
-    def quantised_at(x_pointer, row, column, rows, columns, scale: tl.constexpr):
-        """What `quantised` holds at these places. What is not a number stays so: it must be seen."""
-        x = tl.load(x_pointer + row * columns + column, mask=(row < rows) & (column < columns), other=0.0)
-        x = tl.clamp(x.to(tl.float32) / scale, -448.0, 448.0, propagate_nan=tl.PropagateNan.ALL)
-        return x.to(tl.float8e4nv)
+    def store_columns(pointer, four_rows, quad, column, rows, inside, dtype: tl.constexpr):
+        """Rows 4 * quad to 4 * quad + 3, each (quads, columns) in fp32, into a matrix of `rows` numbers a column."""
+        together = tl.join(tl.join(four_rows[0], four_rows[2]), tl.join(four_rows[1], four_rows[3]))
+        together = together.reshape(quad.shape[0], column.shape[1], 4)
+        row = 4 * quad[:, :, None] + tl.arange(0, 4)[None, None, :]
+        place = column.to(tl.int64)[:, :, None] * rows + row
+        tl.store(pointer + place, together.to(dtype), mask=inside[:, :, None])
 
     @triton.jit
-    def quantise_kernel(x_pointer, row_pointer, column_pointer, rows, columns, scale: tl.constexpr, SIDE: tl.constexpr):
-        """One tile of `quantised`, as it is and transposed."""
-        row = (tl.program_id(1) * SIDE + tl.arange(0, SIDE)).to(tl.int64)
-        column = (tl.program_id(0) * SIDE + tl.arange(0, SIDE)).to(tl.int64)
-        inside = (row < rows)[:, None] & (column < columns)[None, :]
-        tile = quantised_at(x_pointer, row[:, None], column[None, :], rows, columns, scale)
-        tl.store(row_pointer + row[:, None] * columns + column[None, :], tile, mask=inside)
-        tile = quantised_at(x_pointer, row[None, :], column[:, None], rows, columns, scale)
-        tl.store(column_pointer + column[:, None] * rows + row[None, :], tile, mask=inside.T)
+    def quantise_kernel(
+        x_pointer, row_pointer, column_pointer, rows, columns, scale: tl.constexpr,
+        QUADS: tl.constexpr, COLUMNS: tl.constexpr,
+    ):  # fmt: skip
+        """One tile of `quantised`, as it is and transposed. What is not a number stays so: it must be seen."""
+        quad = (tl.program_id(1) * QUADS + tl.arange(0, QUADS)).to(tl.int64)[:, None]
+        column = (tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)).to(tl.int64)[None, :]
+        inside = (4 * quad < rows) & (column < columns)
+        four_rows = ()
+        for i in tl.static_range(4):
+            row = 4 * quad + i
+            x = tl.load(x_pointer + row * columns + column, mask=inside, other=0.0)
+            x = tl.clamp(x.to(tl.float32) / scale, -448.0, 448.0, propagate_nan=tl.PropagateNan.ALL)
+            tl.store(row_pointer + row * columns + column, x.to(tl.float8e4nv), mask=inside)
+            four_rows += (x,)
+        store_columns(column_pointer, four_rows, quad, column, rows, inside, tl.float8e4nv)
 
     @triton.jit
     def cross_entropy_kernel(
@@ -400,43 +409,31 @@ if triton is not None:
         tl.store(sum_pointer + row, log_sum)
 
     @triton.jit
-    def gradient_at(
-        z_pointer, target_pointer, weight_pointer, log_sum_pointer, row, column, tokens, vocabulary,
-        cap: tl.constexpr, shift: tl.constexpr, width: tl.constexpr, scale: tl.constexpr, TARGETS: tl.constexpr,
-    ):  # fmt: skip
-        """What `capped_cross_entropy_gradient` holds at these places."""
-        inside = (row < tokens) & (column < vocabulary)
-        log_sum = tl.load(log_sum_pointer + row, mask=row < tokens, other=0.0)
-        z = tl.load(z_pointer + row * vocabulary + column, mask=inside, other=0.0).to(tl.float32)
-        gate = tl.sigmoid((z + shift) / width)
-        probability = tl.exp(cap * gate - log_sum)
-        error = probability * 0.0
-        for k in tl.static_range(TARGETS):
-            target = tl.load(target_pointer + row + k, mask=row + k < tokens, other=0)
-            weight = tl.where(row + k < tokens, tl.load(weight_pointer + k), 0.0)
-            error += weight * tl.where(target == column, probability - 1, probability)
-        return (error * cap / width * gate * (1 - gate) / scale).to(tl.float8e5)
-
-    @triton.jit
     def cross_entropy_gradient_kernel(
         z_pointer, target_pointer, weight_pointer, log_sum_pointer, row_pointer, column_pointer, tokens, vocabulary,
         cap: tl.constexpr, shift: tl.constexpr, width: tl.constexpr, scale: tl.constexpr,
-        TARGETS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+        TARGETS: tl.constexpr, QUADS: tl.constexpr, COLUMNS: tl.constexpr,
     ):  # fmt: skip
         """One tile of `capped_cross_entropy_gradient`, as it is and transposed."""
-        row = (tl.program_id(1) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
-        column = (tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)).to(tl.int64)
-        inside = (row < tokens)[:, None] & (column < vocabulary)[None, :]
-        tile = gradient_at(
-            z_pointer, target_pointer, weight_pointer, log_sum_pointer, row[:, None], column[None, :], tokens,
-            vocabulary, cap, shift, width, scale, TARGETS,
-        )  # fmt: skip
-        tl.store(row_pointer + row[:, None] * vocabulary + column[None, :], tile, mask=inside)
-        tile = gradient_at(
-            z_pointer, target_pointer, weight_pointer, log_sum_pointer, row[None, :], column[:, None], tokens,
-            vocabulary, cap, shift, width, scale, TARGETS,
-        )  # fmt: skip
-        tl.store(column_pointer + column[:, None] * tokens + row[None, :], tile, mask=inside.T)
+        quad = (tl.program_id(1) * QUADS + tl.arange(0, QUADS)).to(tl.int64)[:, None]
+        column = (tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS))[None, :]
+        inside = (4 * quad < tokens) & (column < vocabulary)
+        four_rows = ()
+        for i in tl.static_range(4):
+            row = 4 * quad + i
+            log_sum = tl.load(log_sum_pointer + row, mask=row < tokens, other=0.0)
+            z = tl.load(z_pointer + row * vocabulary + column, mask=inside, other=0.0).to(tl.float32)
+            gate = tl.sigmoid((z + shift) / width)
+            probability = tl.exp(cap * gate - log_sum)
+            error = probability * 0.0
+            for k in tl.static_range(TARGETS):
+                target = tl.load(target_pointer + row + k, mask=row + k < tokens, other=0).to(tl.int32)
+                weight = tl.where(row + k < tokens, tl.load(weight_pointer + k), 0.0)
+                error += weight * tl.where(target == column, probability - 1, probability)
+            error = error * (cap / width / scale) * gate * (1 - gate)
+            tl.store(row_pointer + row * vocabulary + column, error.to(tl.float8e5), mask=inside)
+            four_rows += (error,)
+        store_columns(column_pointer, four_rows, quad, column, tokens, inside, tl.float8e5)
 
     @triton.autotune(configs=TILES, key=["size", "hidden", "depth", "BACKWARD"])
     @triton.jit

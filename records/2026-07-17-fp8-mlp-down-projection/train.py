@@ -28,6 +28,7 @@ Not as published, without effect on the mathematics:
   - FlashAttention 3 is used where it is installed; otherwise PyTorch's own FlashAttention 2.
   - The banks are padded for 8 ranks at any number of ranks. A tall matrix is orthogonalised through its transpose.
   - The maximum of a layer's activations is one atomic number, not one per program of the kernel.
+  - The value and bigram tables' gradients are added up in fp32, row by row (published: bf16, whole tables).
   - The up matrices are divided by their scale and rounded to fp8 at once (published: through bf16).
   - A warmup step takes one row per rank.
   - Any number of ranks above one exchanges the bigram table's gradient by touched rows (published: 8 alone).
@@ -287,12 +288,12 @@ def wanted_classes(targets: Tensor, prefixes: Tensor, weights: Tensor) -> tuple[
 
 def quantised(x: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """x / scale (rows, columns) as e4m3, clipped to its range, and its transpose: both contiguous, since the head's
-    matmuls read it in either direction."""
+    matmuls read it in either direction. Rows are a multiple of four."""
     rows = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
     columns = torch.empty(x.size(1), x.size(0), dtype=torch.float8_e4m3fn, device=x.device)
     if x.is_cuda:
-        grid = (triton.cdiv(x.size(1), 64), triton.cdiv(x.size(0), 64))
-        quantise_kernel[grid](x, rows, columns, x.size(0), x.size(1), scale, SIDE=64, num_warps=8)
+        grid = (triton.cdiv(x.size(1), 64), triton.cdiv(x.size(0), 128))
+        quantise_kernel[grid](x, rows, columns, x.size(0), x.size(1), scale, QUADS=32, COLUMNS=64, num_warps=8)
         return rows, columns
     rows.copy_((x.float() / scale).clamp(-448, 448).to(torch.float8_e4m3fn))
     return rows, columns.copy_(rows.T)
@@ -326,15 +327,15 @@ def capped_cross_entropy_gradient(
     z, classes, shares, totals, log_sums, cap: float, shift: float, width: float
 ) -> tuple[Tensor, Tensor]:
     """The gradient of the summed loss by z, over FP8_GRADIENT_SCALE, as e5m2: (T, vocabulary) and its transpose, both
-    contiguous, since the head's two matmuls read it in either direction."""
+    contiguous, since the head's two matmuls read it in either direction. T is a multiple of four."""
     tokens, vocabulary = z.shape
     rows = torch.empty(tokens, vocabulary, dtype=torch.float8_e5m2, device=z.device)
     columns = torch.empty(vocabulary, tokens, dtype=torch.float8_e5m2, device=z.device)
     if z.is_cuda:
-        grid = (triton.cdiv(vocabulary, 32), triton.cdiv(tokens, 64))
+        grid = (triton.cdiv(vocabulary, 64), triton.cdiv(tokens, 128))
         cross_entropy_gradient_kernel[grid](
             z, classes, shares, totals, log_sums, rows, columns, tokens, vocabulary,
-            cap, shift, width, FP8_GRADIENT_SCALE, CLASSES=classes.size(0), ROWS=64, COLUMNS=32, num_warps=4,
+            cap, shift, width, FP8_GRADIENT_SCALE, CLASSES=classes.size(0), QUADS=32, COLUMNS=64, num_warps=8,
         )  # fmt: skip
         return rows, columns
     gate = torch.sigmoid((z.float() + shift) / width).bfloat16().float()
@@ -419,27 +420,41 @@ if triton is not None:
         for rows, columns, stages, warps in ((128, 128, 3, 8), (128, 128, 4, 4), (128, 64, 4, 4), (128, 256, 3, 8))
     ]
 
-    # Triton 3.6 misplaces a quarter of the values when it transposes a tile of 8-bit numbers, and some of them come out
-    # as NaN: in many tilings, also where the compiler writes the kernel, as for `x8.T.contiguous()`. So nothing here is
-    # transposed at 8 bits: a tile that is needed in both directions is loaded and computed once for each.
+    # The assembler that comes with Triton (ptxas 12.8.93) loses a number of 8 bits that is used twice: one of its uses may
+    # read a register that nobody has written. So what is needed in both directions is rounded twice: for the rows in
+    # pairs along a row, for the columns four rows together.
+
+    @triton.jit
+    def store_columns(pointer, four_rows, quad, column, rows, inside, dtype: tl.constexpr):
+        """Rows 4 * quad to 4 * quad + 3, each (quads, columns) in fp32, into a matrix of `rows` numbers a column."""
+        together = tl.join(tl.join(four_rows[0], four_rows[2]), tl.join(four_rows[1], four_rows[3]))
+        together = together.reshape(quad.shape[0], column.shape[1], 4)
+        row = 4 * quad[:, :, None] + tl.arange(0, 4)[None, None, :]
+        place = column.to(tl.int64)[:, :, None] * rows + row
+        tl.store(pointer + place, together.to(dtype), mask=inside[:, :, None])
 
     @triton.jit
     def quantised_at(x_pointer, row, column, rows, columns, scale):
-        """What `quantised` holds at these places. What is not a number stays so: it must be seen."""
+        """x / scale at these places, clipped, in fp32. What is not a number stays so: it must be seen."""
         x = tl.load(x_pointer + row * columns + column, mask=(row < rows) & (column < columns), other=0.0)
-        x = tl.clamp(x.to(tl.float32) / scale, -448.0, 448.0, propagate_nan=tl.PropagateNan.ALL)
-        return x.to(tl.float8e4nv)
+        return tl.clamp(x.to(tl.float32) / scale, -448.0, 448.0, propagate_nan=tl.PropagateNan.ALL)
 
     @triton.jit
-    def quantise_kernel(x_pointer, row_pointer, column_pointer, rows, columns, scale: tl.constexpr, SIDE: tl.constexpr):
+    def quantise_kernel(
+        x_pointer, row_pointer, column_pointer, rows, columns, scale: tl.constexpr,
+        QUADS: tl.constexpr, COLUMNS: tl.constexpr,
+    ):  # fmt: skip
         """One tile of `quantised`, as it is and transposed."""
-        row = (tl.program_id(1) * SIDE + tl.arange(0, SIDE)).to(tl.int64)
-        column = (tl.program_id(0) * SIDE + tl.arange(0, SIDE)).to(tl.int64)
-        inside = (row < rows)[:, None] & (column < columns)[None, :]
-        tile = quantised_at(x_pointer, row[:, None], column[None, :], rows, columns, scale)
-        tl.store(row_pointer + row[:, None] * columns + column[None, :], tile, mask=inside)
-        tile = quantised_at(x_pointer, row[None, :], column[:, None], rows, columns, scale)
-        tl.store(column_pointer + column[:, None] * rows + row[None, :], tile, mask=inside.T)
+        quad = (tl.program_id(1) * QUADS + tl.arange(0, QUADS)).to(tl.int64)[:, None]
+        column = (tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)).to(tl.int64)[None, :]
+        inside = (4 * quad < rows) & (column < columns)
+        four_rows = ()
+        for i in tl.static_range(4):
+            row = 4 * quad + i
+            x = quantised_at(x_pointer, row, column, rows, columns, scale)
+            tl.store(row_pointer + row * columns + column, x.to(tl.float8e4nv), mask=inside)
+            four_rows += (x,)
+        store_columns(column_pointer, four_rows, quad, column, rows, inside, tl.float8e4nv)
 
     @triton.jit
     def quantise_columns_kernel(
@@ -453,7 +468,7 @@ if triton is not None:
         tile = quantised_at(x_pointer + batch * x_stride, row[None, :], column[:, None], rows, columns, scale)
         column_pointer += batch * rows * columns
         inside = (column < columns)[:, None] & (row < rows)[None, :]
-        tl.store(column_pointer + column[:, None] * rows + row[None, :], tile, mask=inside)
+        tl.store(column_pointer + column[:, None] * rows + row[None, :], tile.to(tl.float8e4nv), mask=inside)
 
     @triton.jit
     def cross_entropy_kernel(
@@ -479,43 +494,31 @@ if triton is not None:
         tl.store(sum_pointer + row, log_sum)
 
     @triton.jit
-    def gradient_at(
-        z_pointer, class_pointer, share_pointer, total_pointer, log_sum_pointer, row, column, tokens, vocabulary,
-        cap: tl.constexpr, shift: tl.constexpr, width: tl.constexpr, scale: tl.constexpr, CLASSES: tl.constexpr,
-    ):  # fmt: skip
-        """What `capped_cross_entropy_gradient` holds at these places."""
-        inside = (row < tokens) & (column < vocabulary)
-        total = tl.load(total_pointer + row, mask=row < tokens, other=0.0)
-        log_sum = tl.load(log_sum_pointer + row, mask=row < tokens, other=0.0)
-        z = tl.load(z_pointer + row * vocabulary + column, mask=inside, other=0.0).to(tl.float32)
-        gate = tl.sigmoid((z + shift) / width).to(tl.bfloat16).to(tl.float32)
-        error = total * tl.exp(cap * gate - log_sum)
-        for i in tl.static_range(CLASSES):
-            wanted = tl.load(class_pointer + i * tokens + row, mask=row < tokens, other=0)
-            share = tl.load(share_pointer + i * tokens + row, mask=row < tokens, other=0.0)
-            error = tl.where(wanted == column, error - share, error)
-        return (error * cap / width * gate * (1 - gate) / scale).to(tl.float8e5)
-
-    @triton.jit
     def cross_entropy_gradient_kernel(
         z_pointer, class_pointer, share_pointer, total_pointer, log_sum_pointer, row_pointer, column_pointer,
         tokens, vocabulary, cap: tl.constexpr, shift: tl.constexpr, width: tl.constexpr, scale: tl.constexpr,
-        CLASSES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+        CLASSES: tl.constexpr, QUADS: tl.constexpr, COLUMNS: tl.constexpr,
     ):  # fmt: skip
         """One tile of `capped_cross_entropy_gradient`, as it is and transposed."""
-        row = (tl.program_id(1) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
-        column = (tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)).to(tl.int64)
-        inside = (row < tokens)[:, None] & (column < vocabulary)[None, :]
-        tile = gradient_at(
-            z_pointer, class_pointer, share_pointer, total_pointer, log_sum_pointer, row[:, None], column[None, :],
-            tokens, vocabulary, cap, shift, width, scale, CLASSES,
-        )  # fmt: skip
-        tl.store(row_pointer + row[:, None] * vocabulary + column[None, :], tile, mask=inside)
-        tile = gradient_at(
-            z_pointer, class_pointer, share_pointer, total_pointer, log_sum_pointer, row[None, :], column[:, None],
-            tokens, vocabulary, cap, shift, width, scale, CLASSES,
-        )  # fmt: skip
-        tl.store(column_pointer + column[:, None] * tokens + row[None, :], tile, mask=inside.T)
+        quad = (tl.program_id(1) * QUADS + tl.arange(0, QUADS)).to(tl.int64)[:, None]
+        column = (tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS))[None, :]
+        inside = (4 * quad < tokens) & (column < vocabulary)
+        four_rows = ()
+        for i in tl.static_range(4):
+            row = 4 * quad + i
+            total = tl.load(total_pointer + row, mask=row < tokens, other=0.0)
+            log_sum = tl.load(log_sum_pointer + row, mask=row < tokens, other=0.0)
+            z = tl.load(z_pointer + row * vocabulary + column, mask=inside, other=0.0).to(tl.float32)
+            gate = tl.sigmoid((z + shift) / width).to(tl.bfloat16).to(tl.float32)
+            error = total * tl.exp(cap * gate - log_sum)
+            for k in tl.static_range(CLASSES):
+                wanted = tl.load(class_pointer + k * tokens + row, mask=row < tokens, other=0).to(tl.int32)
+                share = tl.load(share_pointer + k * tokens + row, mask=row < tokens, other=0.0)
+                error = tl.where(wanted == column, error - share, error)
+            error = error * (cap / width / scale) * gate * (1 - gate)
+            tl.store(row_pointer + row * vocabulary + column, error.to(tl.float8e5), mask=inside)
+            four_rows += (error,)
+        store_columns(column_pointer, four_rows, quad, column, tokens, inside, tl.float8e5)
 
     @triton.jit
     def relu_square_kernel(
@@ -735,13 +738,17 @@ class Adam:
         self.first.zero_()
         self.second.zero_()
 
+    def local_gradient(self) -> Tensor:
+        """What this rank has of the gradient."""
+        return self.parameter.grad
+
     def send(self):
         """Set off the gradient's way to the rank that needs it."""
         if self.split:
             self.gradient = torch.empty_like(self.own)
-            self.work = dist.reduce_scatter_tensor(self.gradient, self.parameter.grad.contiguous(), async_op=True)
+            self.work = dist.reduce_scatter_tensor(self.gradient, self.local_gradient().contiguous(), async_op=True)
         else:
-            self.gradient = self.parameter.grad
+            self.gradient = self.local_gradient()
             self.work = dist.all_reduce(self.gradient, async_op=True)
 
     def update(self, multiplier: float, momentum: float):
@@ -763,7 +770,35 @@ class Adam:
         self.gradient = self.work = self.parameter.grad = None
 
 
-class SparseAdam(Adam):
+class TableAdam(Adam):
+    """Adam for a table of which a row of tokens uses few rows. Their gradients are added up in place, in fp32: autograd
+    would make a gradient of the whole table for every row of tokens, and add zeros to zeros."""
+
+    def __init__(self, parameter, *arguments):
+        super().__init__(parameter, *arguments)
+        self.sums = torch.zeros_like(parameter, dtype=torch.float32)
+
+    def reset(self):
+        super().reset()
+        self.sums.zero_()
+
+    def look_up(self, rows: Tensor) -> Tensor:
+        """These rows (...,) of the table, as a leaf (..., columns) whose gradient is for `add`."""
+        return F.embedding(rows, self.parameter.detach()).requires_grad_()
+
+    def add(self, rows: Tensor, gradients: Tensor):
+        """What each of these rows is to receive, some of them more than once."""
+        self.sums.index_add_(0, rows.flatten(), gradients.flatten(0, -2).float())
+
+    def local_gradient(self) -> Tensor:
+        return self.sums.to(self.own.dtype)
+
+    def finish(self):
+        super().finish()
+        self.sums.zero_()
+
+
+class SparseAdam(TableAdam):
     """Adam for a table of which few rows are used between its steps: only these rows' gradients travel, to the ranks
     that own them. All rows are updated, and the result is that of `Adam`."""
 
@@ -790,7 +825,7 @@ class SparseAdam(Adam):
         self.counting.wait()
         going, coming = self.going.tolist(), self.coming.tolist()
         rows = torch.from_numpy(self.rows).to(self.own.device)
-        values = self.parameter.grad[rows]
+        values = self.sums[rows].to(self.own.dtype)
         self.received_rows = rows.new_empty(sum(coming))
         self.received = values.new_empty(sum(coming), values.size(1))
         dist.all_to_all_single(self.received_rows, rows, coming, going)
@@ -848,10 +883,14 @@ class NorMuon:
         for state in (self.low, self.buffer, self.mean_squares):
             state.zero_()
 
+    def local_gradient(self) -> Tensor:
+        """What this rank has of the gradient."""
+        return self.parameter.grad
+
     def send(self):
         """Set off the gradient's way to the rank that needs it."""
         self.gradient = torch.empty_like(self.own)
-        gradient = self.parameter.grad.contiguous().view_as(self.matrices)
+        gradient = self.local_gradient().contiguous().view_as(self.matrices)
         self.work = dist.reduce_scatter_tensor(self.gradient, gradient, async_op=True)
 
     def update(self, multiplier: float, momentum: float):
@@ -1257,13 +1296,21 @@ class GPT(nn.Module):
         maxima.append(maximum.detach())
         return out
 
-    def hidden(self, tokens, bigrams, document_ends, longest: int, windows: tuple[int, int]):
-        """The final stream (T, model_dim), the stream after each layer, and the MLPs' maxima."""
+    def value_rows(self, tokens: Tensor) -> Tensor:
+        """Where the value tables, which are one parameter, hold these tokens: (tables, T)."""
+        tables = torch.arange(len(self.settings.value_layers), device=tokens.device)
+        return self.settings.vocab_size * tables[:, None] + tokens
+
+    def hidden(self, tokens, bigrams, document_ends, longest: int, windows: tuple[int, int], looked_up=None):
+        """The final stream (T, model_dim), the stream after each layer, and the MLPs' maxima. `looked_up` may hold what
+        the value tables and the bigram table say of these tokens."""
         s, heads = self.settings, self.settings.num_heads
-        tables = torch.arange(len(s.value_layers), device=tokens.device)[:, None] * s.vocab_size
-        value_embeddings = dict(zip(s.value_layers, F.embedding(tables + tokens, self.value_tables).unbind()))
+        if looked_up is None:
+            looked_up = F.embedding(self.value_rows(tokens), self.value_tables), F.embedding(bigrams, self.bigram_table)
+        values, bigram = looked_up
+        value_embeddings = dict(zip(s.value_layers, values.unbind()))
         pairs = torch.cat([torch.zeros_like(tokens[:1]), tokens[1:] ^ tokens[:-1]]) % s.sign_rows
-        bigram = F.embedding(bigrams, self.bigram_table) * F.embedding(pairs, self.signs)
+        bigram = bigram * F.embedding(pairs, self.signs)
         residual, output = self.residual_scales.bfloat16(), self.output_scales.bfloat16()
         inputs = document_ends, longest, windows
         maxima, stream = [], {}
@@ -1335,10 +1382,13 @@ class GPT(nn.Module):
         logits = cap[0] * torch.sigmoid((x @ self.lm_head + cap[1]) / cap[2])
         return ((logits.float().logsumexp(-1) - logits.gather(1, classes.T).T) * shares).sum()
 
-    def forward(self, tokens, targets, document_ends, bigrams, longest: int, windows: tuple[int, int], weights=None):
+    def forward(
+        self, tokens, targets, document_ends, bigrams, longest: int, windows: tuple[int, int], weights=None,
+        looked_up=None,
+    ):  # fmt: skip
         """tokens (T,) int32, targets (T,) int64, document_ends int32, bigrams (T,) int32: rows of the bigram table;
-        windows: (long, short) in blocks; weights: of the loss, in training."""
-        x, _, maxima = self.hidden(tokens, bigrams, document_ends, longest, windows)
+        windows: (long, short) in blocks; weights: of the loss, in training; looked_up: as in `hidden`."""
+        x, _, maxima = self.hidden(tokens, bigrams, document_ends, longest, windows, looked_up)
         if maxima:
             # Only now: each layer's scale is in use until its product is back in bf16.
             largest = torch.cat(maxima).clamp(min=1e-12)
@@ -1563,7 +1613,7 @@ rules = {}
 for name, rate, decay, *betas in settings.adam_parameters:
     rate *= settings.head_learning_rate if name in ("lm_head", "embedding") else settings.adam_learning_rate
     decay *= settings.adam_weight_decay
-    kind = SparseAdam if name == "bigram_table" else Adam
+    kind = {"value_tables": TableAdam, "bigram_table": SparseAdam}.get(name, Adam)
     rules[name] = kind(model.get_parameter(name), rate, decay, betas, settings.adam_epsilon, share)
 for name, factors in settings.muon_parameters:
     rates = (settings.muon_learning_rate, settings.muon_weight_decay, settings.muon_beta2)
@@ -1575,10 +1625,15 @@ compiled_model = fast(model)
 def forward_backward(batch: list, bigrams: np.ndarray, step: int) -> Tensor:
     """Gradients of these rows, which use these rows of the bigram table; the last one's loss."""
     weights = to_device(np.array(loss_weights(step)), torch.float32)
-    rules["bigram_table"].use(bigrams, last=adam_steps(step))
+    value_rule, bigram_rule = rules["value_tables"], rules["bigram_table"]
+    bigram_rule.use(bigrams, last=adam_steps(step))
     for row in batch:
-        loss = compiled_model(*row, settings.window_stages[stage(step)], weights)
+        value_rows, bigram_rows = model.value_rows(row[0]), row[3]
+        looked_up = value_rule.look_up(value_rows), bigram_rule.look_up(bigram_rows)
+        loss = compiled_model(*row, settings.window_stages[stage(step)], weights, looked_up)
         loss.backward()
+        value_rule.add(value_rows, looked_up[0].grad)
+        bigram_rule.add(bigram_rows, looked_up[1].grad)
     return loss
 
 
@@ -1660,7 +1715,7 @@ def telemetry(step: int, row: tuple):
         return math.sqrt(sum(tensor.float().square().sum().item() for tensor in tensors))
 
     weights = list(model.parameters())
-    gradients = [weight.grad.clone() for weight in weights]
+    gradients = [rule.local_gradient().clone() for rule in rules.values()]
     for gradient in gradients:
         dist.all_reduce(gradient)
     previous = [weight.clone() for weight in weights]
