@@ -10,6 +10,7 @@ fit on the chip (`compiling.py` does), programs that race, approximate division 
 """
 
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import smoke
@@ -41,7 +42,8 @@ def convert(values: np.ndarray, source, target, rounding) -> np.ndarray:
 
 
 def mend_arithmetic(interpreter):
-    """Products of bf16 matrices; NaN, which only the operations that are asked for it propagate."""
+    """Products of bf16 matrices; NaN, which only the operations that are asked for it propagate; and the one
+    instruction that kernels write out."""
     from triton import language as tl
 
     def widened(matrix):
@@ -56,8 +58,12 @@ def mend_arithmetic(interpreter):
             clamped = np.where(np.isnan(x.data), x.data, clamped)
         return interpreter.TensorHandle(clamped, x.dtype.scalar)
 
+    def instruction(self, code, constraints, values, types, is_pure, pack):
+        assert code == "cvt.rn.bf16x2.f32 $0, $2, $1;", f"not known here: {code}"
+        return SimpleNamespace(get_result=lambda _: self.create_fp_trunc(values[0], tl.bfloat16))
+
     builder = interpreter.InterpreterBuilder
-    builder.create_dot, builder.create_clampf = dot, clamp
+    builder.create_dot, builder.create_clampf, builder.create_inline_asm = dot, clamp, instruction
     builder.create_maxnumf = lambda self, a, b: self.binary_op(a, b, np.fmax)
     builder.create_minnumf = lambda self, a, b: self.binary_op(a, b, np.fmin)
 
@@ -79,19 +85,20 @@ def watch_addresses(interpreter):
     tensors = []
 
     def watched(access, pointers_at, mask_at):
-        def checked(self, *arguments):
+        def checked(self, *arguments, **options):
             pointers, mask = arguments[pointers_at], arguments[mask_at]
             addresses = pointers.data[np.broadcast_to(mask.data, pointers.data.shape)]
             size = pointers.get_element_ty().primitive_bitwidth // 8
             inside = [(start <= addresses) & (addresses + size <= end) for start, end in tensors]
             if not np.any(inside, axis=0).all():
                 raise IndexError(f"{access.__name__} outside the kernel's arguments")
-            return access(self, *arguments)
+            return access(self, *arguments, **options)
 
         return checked
 
     def remember(self, arguments, keywords, prepare=executor._init_args_hst):
-        tensors[:] = [place(argument) for argument in arguments if isinstance(argument, torch.Tensor)]
+        bases = [getattr(argument, "base", argument) for argument in arguments]  # of a TensorDescriptor
+        tensors[:] = [place(base) for base in bases if isinstance(base, torch.Tensor)]
         return prepare(self, arguments, keywords)
 
     executor._init_args_hst = remember

@@ -12,6 +12,7 @@ import torch
 TOKENS = 32768
 LAUNCHING = ("quantised", "capped_cross_entropy", "capped_cross_entropy_gradient", "symmetric_matmul")
 LAUNCHING += ("quantise_columns", "linear_relu_square", "linear_relu_square8", "linear_relu_square_gradient")
+LAUNCHING += ("add_rows",)
 
 
 @pytest.mark.defines("quantised")
@@ -51,7 +52,9 @@ def inputs(settings) -> dict[str, dict]:
     mlp = {"x": bf16(TOKENS, dim), "up": bf16(hidden, dim), "z": bf16(TOKENS, hidden), "post": bf16(TOKENS, hidden)}
     mlp |= {"x8": fp8(TOKENS, dim), "up8": fp8(hidden, dim), "scale": fp32(), "post_scale": fp32()}
     mlp |= {"gradient": bf16(TOKENS, dim), "down": bf16(hidden, dim)}
+    added = {"sums": fp32(classes, dim), "rows": empty(torch.int64, TOKENS), "gradients": bf16(TOKENS, dim)}
     return {
+        "add_rows": added,
         "quantised": {"x": bf16(classes, dim), "scale": 2.0**-9},
         "quantise_columns": {"x": bf16(11, hidden, dim), "scales": fp32(11), "out": fp8(11, dim, hidden)},
         "capped_cross_entropy": loss,

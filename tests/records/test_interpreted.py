@@ -89,3 +89,15 @@ def test_symmetric_matmul(record, folder, interpreted, batch, size, depth):
         for result in results:
             assert (result.double() - expected).norm() <= 4e-3 * expected.norm()
             assert torch.equal(result, result.mT)
+
+
+@pytest.mark.defines("add_rows")
+@pytest.mark.same_kernels("add_rows")
+@pytest.mark.parametrize("count, columns", [(1, 1), (50, 77), (300, 128)])
+def test_add_rows(record, folder, interpreted, count, columns):
+    """Most rows are added to several times, the last one never."""
+    sums, rows = torch.randn(20, columns), torch.randint(0, 19, (count,))
+    gradients = torch.randn(count, columns).bfloat16()
+    result, *_ = interpreted(kernels.launch, folder, "add_rows", sums.clone(), rows, gradients)
+    record.add_rows(sums, rows, gradients)
+    torch.testing.assert_close(result, sums)

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-SIZES = [(3, 5, 16), (128, 256, 128), (130, 300, 208), (1100, 24, 8)]  # rows, hidden units, depth
+SIZES = [(3, 5, 16), (128, 256, 128), (130, 300, 208), (1100, 24, 16)]  # rows, hidden units, depth
 
 
 def bits(tensor):

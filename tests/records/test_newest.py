@@ -197,11 +197,11 @@ def test_tables_add_up_what_autograd_would(toy, one_rank):
     rules = [record.TableAdam(table, 0.1, 0.0, (0.9, 0.99), 1e-10, 1.0) for table in tables]
     for _ in range(2):
         model.post_scales.copy_(scales)  # the first pass has set the next one's
-        rows = model.value_rows(row[0]), row[3]
+        rows = model.value_rows(row[0]), row[3][None]
         looked_up = [rule.look_up(places) for rule, places in zip(rules, rows)]
         model(*row, (3, 1), weights, looked_up).backward()
         for rule, places, found in zip(rules, rows, looked_up):
-            rule.add(places, found.grad)
+            rule.add(places, found)
     for rule, gradient in zip(rules, expected):
         assert rule.parameter.grad is None and gradient.any()
         torch.testing.assert_close(rule.sums, 2 * gradient, rtol=2e-2, atol=1e-4)
@@ -247,3 +247,11 @@ def test_kernels_agree_with_their_definitions(record, device):
         return loss, log_sums, *record.capped_cross_entropy_gradient(*inputs)
 
     agree(losses, atol=2e-3, rtol=0.26)
+    sums, rows, gradients = torch.randn(20, 136), torch.randint(0, 19, (300,)), torch.randn(300, 136).bfloat16()
+
+    def added(place):
+        result = sums.to(place)
+        record.add_rows(result, rows.to(place), gradients.to(place))
+        return (result,)
+
+    agree(added, atol=1e-4)
