@@ -353,9 +353,9 @@ if triton is not None:
         for rows, columns, stages, warps in ((128, 128, 3, 8), (128, 128, 4, 4), (128, 64, 4, 4), (128, 256, 3, 8))
     ]
 
-    # The assembler that comes with Triton (ptxas 12.8.93) loses a number of 8 bits that is used twice: one of its uses may
-    # read a register that nobody has written. So what is needed in both directions is rounded twice: for the rows in
-    # pairs along a row, for the columns four rows together.
+    # The assembler that comes with Triton (ptxas 12.8.93) loses a number of 8 bits that is used twice: one of its uses
+    # may read a register that nobody has written. So what is needed in both directions is rounded twice: for the rows
+    # in pairs along a row, for the columns four rows together.
 
     @triton.jit
     def store_columns(pointer, four_rows, quad, column, rows, inside, dtype: tl.constexpr):

@@ -66,6 +66,7 @@ from torch.nn.attention.varlen import varlen_attn
 try:
     import triton
     import triton.language as tl
+    from triton.tools.tensor_descriptor import TensorDescriptor
 except ImportError:  # CPU builds of PyTorch come without Triton; the plain definitions below are used there
     triton = None
 
@@ -221,6 +222,7 @@ def fail(message: str) -> None:
 
 # On CUDA the hot functions are compiled. On the CPU they run as they stand here, and are the reference.
 fast = partial(torch.compile, dynamic=False, fullgraph=True) if torch.cuda.is_available() else lambda function: function
+PROCESSORS = torch.cuda.get_device_properties().multi_processor_count if torch.cuda.is_available() else 1
 
 
 def scaled_matmul(a: Tensor, b: Tensor, scale: float, dtype: torch.dtype, fast_accumulation: bool) -> Tensor:
@@ -315,7 +317,7 @@ def capped_cross_entropy(z, classes, shares, cap: float, shift: float, width: fl
     if z.is_cuda:
         cross_entropy_kernel[(z.size(0),)](
             z, classes, shares, losses, log_sums, z.size(0), z.size(1),
-            cap, shift, width, CLASSES=classes.size(0), BLOCK=4096, num_warps=8,
+            cap, shift, width, CLASSES=classes.size(0), BLOCK=1024, num_warps=4,
         )  # fmt: skip
         return losses, log_sums
     logits = cap * torch.sigmoid((z.float() + shift) / width).bfloat16().float()
@@ -332,10 +334,10 @@ def capped_cross_entropy_gradient(
     rows = torch.empty(tokens, vocabulary, dtype=torch.float8_e5m2, device=z.device)
     columns = torch.empty(vocabulary, tokens, dtype=torch.float8_e5m2, device=z.device)
     if z.is_cuda:
-        grid = (triton.cdiv(vocabulary, 64), triton.cdiv(tokens, 128))
+        grid = (triton.cdiv(vocabulary, 64), triton.cdiv(tokens, 64))
         cross_entropy_gradient_kernel[grid](
             z, classes, shares, totals, log_sums, rows, columns, tokens, vocabulary,
-            cap, shift, width, FP8_GRADIENT_SCALE, CLASSES=classes.size(0), QUADS=32, COLUMNS=64, num_warps=8,
+            cap, shift, width, FP8_GRADIENT_SCALE, CLASSES=classes.size(0), QUADS=16, COLUMNS=64, num_warps=4,
         )  # fmt: skip
         return rows, columns
     gate = torch.sigmoid((z.float() + shift) / width).bfloat16().float()
@@ -371,15 +373,16 @@ class FP8SquaredReLUMLP(torch.autograd.Function):
 
 
 def linear_relu_square8(x8: Tensor, up8: Tensor, scale: Tensor, post_scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """relu(x8 @ up8.T * scale)² in bf16; the same over post_scale, clipped, as e4m3; its maximum, in fp32."""
+    """relu(x8 @ up8.T * scale)² in bf16; the same over post_scale, clipped, as e4m3; its maximum, in fp32. The depth is
+    a multiple of 16."""
     shape = x8.size(0), up8.size(0)
     maximum = torch.zeros(1, device=x8.device)
     if x8.is_cuda:
         post = torch.empty(shape, dtype=torch.bfloat16, device=x8.device)
         post8 = torch.empty(shape, dtype=torch.float8_e4m3fn, device=x8.device)
-        grid = (triton.cdiv(shape[0], 128) * triton.cdiv(shape[1], 256),)
-        relu_square_kernel[grid](
-            x8, up8, post, post8, scale, post_scale, maximum, *shape, x8.size(1),
+        relu_square_kernel[(PROCESSORS,)](
+            TensorDescriptor.from_tensor(x8, [128, 128]), TensorDescriptor.from_tensor(up8, [256, 128]),
+            post, post8, scale, post_scale, maximum, *shape, x8.size(1),
             FORWARD=True, ROWS=128, COLUMNS=256, INNER=128, GROUP=8, num_warps=8, num_stages=3,
         )  # fmt: skip
         return post, post8, maximum
@@ -389,16 +392,26 @@ def linear_relu_square8(x8: Tensor, up8: Tensor, scale: Tensor, post_scale: Tens
 
 
 def linear_relu_square_gradient(gradient: Tensor, down: Tensor, post: Tensor) -> Tensor:
-    """The gradient before relu()², from that after `down` and the square itself: gradient @ down.T * 2 * sqrt(post)."""
+    """The gradient before relu()², from that after `down` and the square itself: gradient @ down.T * 2 * sqrt(post).
+    The depth is a multiple of 8."""
     if gradient.is_cuda:
         out = torch.empty_like(post)
-        grid = (triton.cdiv(post.size(0), 128) * triton.cdiv(post.size(1), 256),)
-        relu_square_kernel[grid](
-            gradient, down, post, out, post, post, post, *post.shape, down.size(1),
-            FORWARD=False, ROWS=128, COLUMNS=256, INNER=64, GROUP=8, num_warps=8, num_stages=3,
+        relu_square_kernel[(PROCESSORS,)](
+            TensorDescriptor.from_tensor(gradient, [128, 64]), TensorDescriptor.from_tensor(down, [256, 64]),
+            post, out, post, post, post, *post.shape, down.size(1),
+            FORWARD=False, ROWS=128, COLUMNS=256, INNER=64, GROUP=8, num_warps=8, num_stages=4,
         )  # fmt: skip
         return out
     return ((gradient @ down.T).float() * 2 * post.float().sqrt()).bfloat16()
+
+
+def add_rows(sums: Tensor, rows: Tensor, gradients: Tensor):
+    """Add gradients (T, columns) to these rows (T,) of sums (n, columns) fp32, to some of them more than one."""
+    if sums.is_cuda:
+        block = triton.next_power_of_2(sums.size(1))
+        add_rows_kernel[(len(rows),)](sums, rows, gradients, sums.size(1), BLOCK=block, num_warps=4)
+        return
+    sums.index_add_(0, rows, gradients.float())
 
 
 @fast
@@ -420,9 +433,25 @@ if triton is not None:
         for rows, columns, stages, warps in ((128, 128, 3, 8), (128, 128, 4, 4), (128, 64, 4, 4), (128, 256, 3, 8))
     ]
 
-    # The assembler that comes with Triton (ptxas 12.8.93) loses a number of 8 bits that is used twice: one of its uses may
-    # read a register that nobody has written. So what is needed in both directions is rounded twice: for the rows in
-    # pairs along a row, for the columns four rows together.
+    LOG2_E = tl.constexpr(math.log2(math.e))  # for the machine has an instruction for powers of two
+
+    @triton.jit
+    def rounded(x):
+        """x in bf16, two numbers an instruction. Of a conversion by itself Triton makes one that is as slow as a root,
+        and the loss's kernels had four such instructions a logit."""
+        return tl.inline_asm_elementwise(
+            "cvt.rn.bf16x2.f32 $0, $2, $1;", "=r,f,f", [x], dtype=tl.bfloat16, is_pure=True, pack=2
+        )
+
+    @triton.jit
+    def rounded_sigmoid(z, shift: tl.constexpr, width: tl.constexpr):
+        """sigmoid((z + shift) / width), rounded to bf16, in fp32."""
+        power = tl.exp2(z * (-LOG2_E / width) - shift * LOG2_E / width)
+        return rounded(1 / (1 + power)).to(tl.float32)
+
+    # The assembler that comes with Triton (ptxas 12.8.93) loses a number of 8 bits that is used twice: one of its uses
+    # may read a register that nobody has written. So what is needed in both directions is rounded twice: for the rows
+    # in pairs along a row, for the columns four rows together.
 
     @triton.jit
     def store_columns(pointer, four_rows, quad, column, rows, inside, dtype: tl.constexpr):
@@ -482,13 +511,13 @@ if triton is not None:
         for start in range(0, size, BLOCK):
             column = start + tl.arange(0, BLOCK)
             z = tl.load(z_pointer + column, mask=column < size, other=0.0).to(tl.float32)
-            gate = tl.sigmoid((z + shift) / width).to(tl.bfloat16).to(tl.float32)
-            total += tl.where(column < size, tl.exp(cap * gate - cap), 0.0)
+            gate = rounded_sigmoid(z, shift, width)
+            total += tl.where(column < size, tl.exp2(gate * (cap * LOG2_E) - cap * LOG2_E), 0.0)
         log_sum = cap + tl.log(tl.sum(total))
         loss = log_sum * 0
         for i in tl.static_range(CLASSES):
             z = tl.load(z_pointer + tl.load(class_pointer + i * tokens + row)).to(tl.float32)
-            gate = tl.sigmoid((z + shift) / width).to(tl.bfloat16).to(tl.float32)
+            gate = rounded_sigmoid(z, shift, width)
             loss += tl.load(share_pointer + i * tokens + row) * (log_sum - cap * gate)
         tl.store(loss_pointer + row, loss)
         tl.store(sum_pointer + row, log_sum)
@@ -506,62 +535,67 @@ if triton is not None:
         four_rows = ()
         for i in tl.static_range(4):
             row = 4 * quad + i
-            total = tl.load(total_pointer + row, mask=row < tokens, other=0.0)
+            total = tl.load(total_pointer + row, mask=row < tokens, other=0.0) * (cap / width / scale)
             log_sum = tl.load(log_sum_pointer + row, mask=row < tokens, other=0.0)
             z = tl.load(z_pointer + row * vocabulary + column, mask=inside, other=0.0).to(tl.float32)
-            gate = tl.sigmoid((z + shift) / width).to(tl.bfloat16).to(tl.float32)
-            error = total * tl.exp(cap * gate - log_sum)
+            gate = rounded_sigmoid(z, shift, width)
+            error = total * tl.exp2(gate * (cap * LOG2_E) - log_sum * LOG2_E)
             for k in tl.static_range(CLASSES):
                 wanted = tl.load(class_pointer + k * tokens + row, mask=row < tokens, other=0).to(tl.int32)
-                share = tl.load(share_pointer + k * tokens + row, mask=row < tokens, other=0.0)
+                share = tl.load(share_pointer + k * tokens + row, mask=row < tokens, other=0.0) * (cap / width / scale)
                 error = tl.where(wanted == column, error - share, error)
-            error = error * (cap / width / scale) * gate * (1 - gate)
+            error = error * (gate - gate * gate)
             tl.store(row_pointer + row * vocabulary + column, error.to(tl.float8e5), mask=inside)
             four_rows += (error,)
         store_columns(column_pointer, four_rows, quad, column, tokens, inside, tl.float8e5)
 
     @triton.jit
     def relu_square_kernel(
-        left_pointer, right_pointer, post_pointer, out_pointer, scale_pointer, post_scale_pointer, maximum_pointer,
+        left, right, post_pointer, out_pointer, scale_pointer, post_scale_pointer, maximum_pointer,
         rows, columns, depth, FORWARD: tl.constexpr,
         ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, GROUP: tl.constexpr,
     ):  # fmt: skip
-        """One tile of left @ right.T, left (rows, depth) and right (columns, depth) contiguous; then what comes after
-        it. FORWARD: `linear_relu_square8`, which writes post and, at 8 bits, out. Otherwise:
-        `linear_relu_square_gradient`, which reads post and writes out. `right` is loaded the other way round, by its
-        addresses: no tile is transposed."""
+        """left @ right.T, then what comes after it. left (rows, depth) and right (columns, depth) are contiguous, and
+        described by TensorDescriptors, whose tiles (ROWS, INNER) and (COLUMNS, INNER) Hopper copies by itself, zeros
+        for what is beyond the edge. FORWARD: `linear_relu_square8`, which writes post and, at 8 bits, out. Otherwise:
+        `linear_relu_square_gradient`, which reads post and writes out. A program computes tile after tile: the next
+        one's operands arrive while it stores one."""
         row_tiles = tl.cdiv(rows, ROWS)
         column_tiles = tl.cdiv(columns, COLUMNS)
-        # Walk the tiles in bands of GROUP rows, so that neighbours share their operands in the L2 cache.
-        tile = tl.program_id(0)
-        row_tile, column_tile = tl.swizzle2d(tile // column_tiles, tile % column_tiles, row_tiles, column_tiles, GROUP)
-        row = (row_tile * ROWS + tl.arange(0, ROWS)).to(tl.int64)
-        column = (column_tile * COLUMNS + tl.arange(0, COLUMNS)).to(tl.int64)
-        inner = tl.arange(0, INNER)
-        # What is beyond the edge is computed from the rows at the beginning, and not stored.
-        left_pointer += (row % rows)[:, None] * depth + inner[None, :]
-        right_pointer += (column % columns)[None, :] * depth + inner[:, None]
-        total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
-        for start in range(0, depth, INNER):
-            within = start + inner < depth
-            left = tl.load(left_pointer + start, mask=within[None, :], other=0.0)
-            right = tl.load(right_pointer + start, mask=within[:, None], other=0.0)
-            total = tl.dot(left, right, total)
-        place = row[:, None] * columns + column[None, :]
-        inside = (row < rows)[:, None] & (column < columns)[None, :]
-        if FORWARD:
-            pre = (total * tl.load(scale_pointer)).to(tl.bfloat16).to(tl.float32)
-            post = tl.maximum(pre, 0.0, propagate_nan=tl.PropagateNan.ALL)
-            post = (post * post).to(tl.bfloat16)
-            tl.store(post_pointer + place, post, mask=inside)
-            post = post.to(tl.float32)
-            post8 = tl.minimum(post * (1 / tl.load(post_scale_pointer)), 448.0, propagate_nan=tl.PropagateNan.ALL)
-            tl.store(out_pointer + place, post8.to(tl.float8e4nv), mask=inside)
-            tl.atomic_max(maximum_pointer, tl.max(tl.where(inside, post, 0.0)))
-        else:
-            post = tl.load(post_pointer + place, mask=inside, other=0.0).to(tl.float32)
-            after = total.to(tl.bfloat16).to(tl.float32)
-            tl.store(out_pointer + place, (2 * after * tl.sqrt(post)).to(tl.bfloat16), mask=inside)
+        for tile in tl.range(tl.program_id(0), row_tiles * column_tiles, tl.num_programs(0), flatten=True):
+            # Walk the tiles in bands of GROUP rows, so that neighbours share their operands in the L2 cache.
+            row_tile, column_tile = tile // column_tiles, tile % column_tiles
+            row_tile, column_tile = tl.swizzle2d(row_tile, column_tile, row_tiles, column_tiles, GROUP)
+            first_row, first_column = row_tile * ROWS, column_tile * COLUMNS
+            total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+            for start in range(0, depth, INNER):
+                total = tl.dot(left.load([first_row, start]), right.load([first_column, start]).T, total)
+            row = (first_row + tl.arange(0, ROWS)).to(tl.int64)
+            column = first_column + tl.arange(0, COLUMNS)
+            place = row[:, None] * columns + column[None, :]
+            inside = (row < rows)[:, None] & (column < columns)[None, :]
+            if FORWARD:
+                pre = rounded(total * tl.load(scale_pointer)).to(tl.float32)
+                post = tl.maximum(pre, 0.0, propagate_nan=tl.PropagateNan.ALL)
+                post = rounded(post * post)
+                tl.store(post_pointer + place, post, mask=inside)
+                post = post.to(tl.float32)
+                post8 = tl.minimum(post * (1 / tl.load(post_scale_pointer)), 448.0, propagate_nan=tl.PropagateNan.ALL)
+                tl.store(out_pointer + place, post8.to(tl.float8e4nv), mask=inside)
+                tl.atomic_max(maximum_pointer, tl.max(tl.where(inside, post, 0.0)))
+            else:
+                post = tl.load(post_pointer + place, mask=inside, other=0.0).to(tl.float32)
+                after = rounded(total).to(tl.float32)
+                tl.store(out_pointer + place, (2 * after * tl.sqrt(post)).to(tl.bfloat16), mask=inside)
+
+    @triton.jit
+    def add_rows_kernel(sum_pointer, row_pointer, gradient_pointer, columns, BLOCK: tl.constexpr):
+        """One row of `add_rows`."""
+        place = tl.program_id(0).to(tl.int64)
+        row = tl.load(row_pointer + place).to(tl.int64)
+        column = tl.arange(0, BLOCK)
+        gradient = tl.load(gradient_pointer + place * columns + column, mask=column < columns).to(tl.float32)
+        tl.atomic_add(sum_pointer + row * columns + column, gradient, mask=column < columns, sem="relaxed")
 
     @triton.autotune(configs=TILES, key=["size", "depth"])
     @triton.jit
@@ -782,13 +816,15 @@ class TableAdam(Adam):
         super().reset()
         self.sums.zero_()
 
-    def look_up(self, rows: Tensor) -> Tensor:
-        """These rows (...,) of the table, as a leaf (..., columns) whose gradient is for `add`."""
-        return F.embedding(rows, self.parameter.detach()).requires_grad_()
+    def look_up(self, rows: Tensor) -> list[Tensor]:
+        """These rows (n, T) of the table, as n leaves (T, columns), whose gradients are for `add`: one alone would make
+        autograd put its gradient together from n."""
+        return [F.embedding(some, self.parameter.detach()).requires_grad_() for some in rows]
 
-    def add(self, rows: Tensor, gradients: Tensor):
-        """What each of these rows is to receive, some of them more than once."""
-        self.sums.index_add_(0, rows.flatten(), gradients.flatten(0, -2).float())
+    def add(self, rows: Tensor, found: list[Tensor]):
+        """Add up what each of these rows is to receive."""
+        for some, leaf in zip(rows, found):
+            add_rows(self.sums, some, leaf.grad)
 
     def local_gradient(self) -> Tensor:
         return self.sums.to(self.own.dtype)
@@ -1306,9 +1342,10 @@ class GPT(nn.Module):
         the value tables and the bigram table say of these tokens."""
         s, heads = self.settings, self.settings.num_heads
         if looked_up is None:
-            looked_up = F.embedding(self.value_rows(tokens), self.value_tables), F.embedding(bigrams, self.bigram_table)
-        values, bigram = looked_up
-        value_embeddings = dict(zip(s.value_layers, values.unbind()))
+            values = F.embedding(self.value_rows(tokens), self.value_tables).unbind()
+            looked_up = values, (F.embedding(bigrams, self.bigram_table),)
+        values, (bigram,) = looked_up
+        value_embeddings = dict(zip(s.value_layers, values))
         pairs = torch.cat([torch.zeros_like(tokens[:1]), tokens[1:] ^ tokens[:-1]]) % s.sign_rows
         bigram = bigram * F.embedding(pairs, self.signs)
         residual, output = self.residual_scales.bfloat16(), self.output_scales.bfloat16()
@@ -1628,12 +1665,12 @@ def forward_backward(batch: list, bigrams: np.ndarray, step: int) -> Tensor:
     value_rule, bigram_rule = rules["value_tables"], rules["bigram_table"]
     bigram_rule.use(bigrams, last=adam_steps(step))
     for row in batch:
-        value_rows, bigram_rows = model.value_rows(row[0]), row[3]
+        value_rows, bigram_rows = model.value_rows(row[0]), row[3][None]
         looked_up = value_rule.look_up(value_rows), bigram_rule.look_up(bigram_rows)
         loss = compiled_model(*row, settings.window_stages[stage(step)], weights, looked_up)
         loss.backward()
-        value_rule.add(value_rows, looked_up[0].grad)
-        bigram_rule.add(bigram_rows, looked_up[1].grad)
+        value_rule.add(value_rows, looked_up[0])
+        bigram_rule.add(bigram_rows, looked_up[1])
     return loss
 
 
