@@ -54,6 +54,8 @@ def seem_on_cuda(script: Path):
 
     truth = torch._C.TensorBase.is_cuda
 
+    torch.utils._triton._device_supports_tma = lambda: True  # Dynamo asks before it lets a TensorDescriptor pass
+
     def is_cuda(tensor):
         return sys._getframe(1).f_code.co_filename == str(script) or truth.__get__(tensor)
 
