@@ -4,10 +4,11 @@
 
 A line of the plan is a number of cards and a command: `2 harness replay 40 --gpus 2` has its two cards to itself.
 `1 beside harness replay 13 --gpus 1` shares its card with one other such task, for as long as both prepare: from a
-task's first training step to its last, all else on its cards stands still (SIGSTOP), so that its steps are timed
-alone. Tasks start in their order; one that waits keeps the cards that it waits for free. `show 25 36` stands for a
-replay of record 25 on one card, its schedule shortened to 36 steps. `{out}` and `{data}` in a command are the two
-folders, `{runs}` one for the task's replays; a first word `harness` or `python` is that of this Python.
+task's first training step to its last, all else on its card stands still (SIGSTOP), so that its steps are timed alone.
+Not so with several cards: where one rank stands still, another's kernel may wait for it, and keep its card busy. Tasks
+start in their order; one that waits keeps the cards that it waits for free. `show 25 36` stands for a replay of record
+25 on one card, its schedule shortened to 36 steps. `{out}` and `{data}` in a command are the two folders, `{runs}` one
+for the task's replays; a first word `harness` or `python` is that of this Python.
 
 In the out folder: `tasks.csv`, a line for each that has ended (which cards, from when to when in seconds, exit code),
 what each said, `runs/NN/`, for `harness keep`, and `cards.csv`, nvidia-smi's word on clocks, power and memory of each
@@ -83,7 +84,8 @@ class Task:
 
 
 def read_plan(text: str, out: Path, data: Path) -> list[Task]:
-    """The tasks of a plan; empty lines and comments are none. Raises ValueError for a line that is neither."""
+    """The tasks of a plan; empty lines and comments are none. Raises ValueError for a line that is neither, and for one
+    that would share several cards."""
     tasks = []
     for line in text.splitlines():
         cards, *words = shlex.split(line, comments=True) or [""]
@@ -91,6 +93,8 @@ def read_plan(text: str, out: Path, data: Path) -> list[Task]:
             continue
         beside = words[:1] == ["beside"]
         words = words[beside:]
+        if beside and cards != "1":
+            raise ValueError(f"only a task of one card can share it: {line!r}")
         if not cards.isdigit() or not words:
             raise ValueError(f"not a number of cards and a command: {line!r}")
         command = show(*words[1:]) if words[0] == "show" else words
@@ -182,16 +186,16 @@ def start(task: Task, cards: list[int], out: Path, began: float) -> Task:
 
 
 def take_turns(running: list[Task]) -> None:
-    """Let one task a card make its steps; what shares its cards stands still meanwhile."""
+    """Let one task a card make its steps; what shares the card stands still meanwhile."""
     for task in running:
         task.timed = task.timed and task.trains()
-    taken = {card for task in running if task.timed for card in task.cards}
+    taken = {task.cards[0] for task in running if task.timed}
     for task in running:
-        if task.beside and not task.timed and not taken & set(task.cards) and task.trains():
+        if task.beside and not task.timed and task.cards[0] not in taken and task.trains():
             task.timed = True
-            taken |= set(task.cards)
+            taken.add(task.cards[0])
     for task in running:
-        before, task.still = task.still, not task.timed and bool(taken & set(task.cards))
+        before, task.still = task.still, task.beside and not task.timed and task.cards[0] in taken
         if task.still or before:  # again and again, as new ranks may have come
             signal_ranks(task, signal.SIGSTOP if task.still else signal.SIGCONT)
 

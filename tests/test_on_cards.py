@@ -59,6 +59,8 @@ def test_a_plan_is_read(tmp_path):
     for wrong in ("harness replay 40", "1", "1 beside"):
         with pytest.raises(ValueError, match="not a number of cards"):
             read_plan(wrong, tmp_path, tmp_path)
+    with pytest.raises(ValueError, match="only a task of one card can share it"):
+        read_plan("2 beside harness replay 40", tmp_path, tmp_path)
 
 
 def test_the_plan_of_the_next_lease_can_be_read(tmp_path):

@@ -5,13 +5,14 @@ A script that changed after its last run on a GPU has gone to NaN once. So a fro
 changed since is still the one that ran.
 """
 
+import csv
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.archive.code import ran
-from harness.archive.run_folder import FACTS
+from harness.archive.run_folder import FACTS, SHOWN
 from harness.errors import UserError
 
 NONE = "none"
@@ -47,19 +48,31 @@ def problems(shown: dict) -> list[str]:
 
 
 def proof(logs: Path, script: Path, known: Shown | None = None) -> Shown:
-    """The longest finished run in `logs` of this script, be it in other words, at real size and on GPUs. Without one,
-    the reason that is `known`, if it is one."""
+    """What shows most of the finished runs in `logs` of this script, be it in other words, at real size and on GPUs: a
+    whole run rather than a shortened one, then one that `shown.csv` has a pace of, then the newest. Without one, the
+    reason that is `known`, if it is one."""
     none = known if known and known.run == NONE else Shown()
-    return max(_runs(logs, script), key=lambda shown: shown.steps, default=none)
+    return max(_runs(logs, script), default=(none,))[-1]
 
 
 def _runs(logs: Path, script: Path):
-    for path in sorted(logs.glob(f"*/{FACTS}")):
-        facts = read_run(path)
+    """The runs that show the script, each behind what it is ranked by."""
+    paced = _paced(logs.parents[1] / SHOWN)
+    for path in logs.glob(f"*/{FACTS}"):
+        facts, name = read_run(path), path.parent.name
         gpu = facts.get("machine", {}).get("gpu")
         finished = gpu and facts.get("outcome") == "finished" and facts.get("fidelity") != "smoke"
         if finished and ran(path.parent, facts, script):
-            yield Shown(path.parent.name, f"{facts['gpus']}x {gpu}", last_step(facts), "")
+            shown = Shown(name, f"{facts['gpus']}x {gpu}", last_step(facts), "")
+            yield facts.get("fidelity") != "shortened", name in paced, name, shown
+
+
+def _paced(table: Path) -> set[str]:
+    """The runs whose pace is known: those that had their cards to themselves."""
+    if not table.is_file():
+        return set()
+    with table.open(newline="", encoding="utf-8") as file:
+        return {row["run"] for row in csv.DictReader(file) if row["median_ms"]}
 
 
 def last_step(facts: dict) -> int:

@@ -44,7 +44,7 @@ def write(folder, shown):
     return audit_shown(load(folder))
 
 
-def test_the_longest_real_run_of_the_hash_is_the_proof(folder):
+def test_a_real_run_of_the_hash_is_the_proof(folder):
     assert proof(folder / "logs", folder / "train.py") == Shown() and Shown().reason == NOT_YET
     add_run(folder, "a", 100)
     add_run(folder, "b", 2330)
@@ -55,6 +55,23 @@ def test_the_longest_real_run_of_the_hash_is_the_proof(folder):
     shown = proof(folder / "logs", folder / "train.py")
     assert shown == Shown("b", "2x NVIDIA H200", 2330, "") and shown.text == "2,330 steps on 2x NVIDIA H200"
     assert write(folder, shown).status == "pass"
+
+
+def test_of_several_runs_the_one_that_shows_most_is_the_proof(folder):
+    """A whole one before a shortened one; then one that had its cards to itself; then the newest."""
+
+    def chosen():
+        return proof(folder / "logs", folder / "train.py").run
+
+    add_run(folder, "c", 500)
+    add_run(folder, "d", 60)
+    assert chosen() == "d"
+    add_run(folder, "a", 24)
+    add_run(folder, "b", 24)
+    (folder.parent / "shown.csv").write_text("number,run,median_ms\n40,a,440\n40,b,441\n40,c,\n40,d,\n")
+    assert chosen() == "b"
+    add_run(folder, "0", 2330, fidelity="stand-in")
+    assert chosen() == "0"
 
 
 @pytest.mark.parametrize(
