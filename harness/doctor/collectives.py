@@ -19,6 +19,7 @@ MESSAGES = {
     "embedding": 2 * 50304 * 768,
 }
 HIDDEN = "DDP bucket"  # what is sent while matrices are multiplied
+BUCKETS = 8  # so many of them
 BUDGET_S = 0.2  # for each collective and size, about
 
 
@@ -33,26 +34,37 @@ def collectives(whole: torch.Tensor, part: torch.Tensor) -> dict:
 
 
 def overlap(message: str, device, synchronise) -> dict:
-    """How much of an all_reduce hides behind matmuls that take about as long, on the same device."""
-    whole = torch.zeros(MESSAGES[message] // 2, dtype=torch.bfloat16, device=device)
-    side = 4096 if device.type == "cuda" else 256
+    """How much of several all_reduces hides behind matmuls on the same device, set off one after the other as a
+    backward pass does, each before as many matmuls as take about as long as it."""
+    buckets = [torch.zeros(MESSAGES[message] // 2, dtype=torch.bfloat16, device=device) for _ in range(BUCKETS)]
+    side = 2048 if device.type == "cuda" else 256
     a = torch.ones(side, side, dtype=torch.bfloat16, device=device)
 
     def send():
-        return dist.all_reduce(whole, async_op=True)
+        return [dist.all_reduce(bucket, async_op=True) for bucket in buckets]
 
-    communication = seconds_per_call(lambda: send().wait(), synchronise, device)
+    def finish(sent: list):
+        for work in sent:
+            work.wait()
+
+    communication = seconds_per_call(lambda: finish(send()), synchronise, device)
     once = seconds_per_call(lambda: a @ a, synchronise, device)
-    repeats = max(1, round(communication / once))
+    repeats = max(1, round(communication / BUCKETS / once))
 
-    def compute():
+    def multiply():
         for _ in range(repeats):
             a @ a
 
+    def compute():
+        for _ in buckets:
+            multiply()
+
     def both():
-        sent = send()
-        compute()
-        sent.wait()
+        sent = []
+        for bucket in buckets:
+            sent.append(dist.all_reduce(bucket, async_op=True))
+            multiply()
+        finish(sent)
 
     computation, together = (seconds_per_call(call, synchronise, device) for call in (compute, both))
     hidden = (computation + communication - together) / min(computation, communication)
@@ -107,10 +119,10 @@ def main():
                     json.dumps({"name": name, "message": message, "bytes": number_of_bytes, **common, **figures}),
                     flush=True,
                 )
-    figures = overlap(HIDDEN, device, synchronise)
+    figures, sent = overlap(HIDDEN, device, synchronise), BUCKETS * MESSAGES[HIDDEN]
     if dist.get_rank() == 0:
         print(
-            json.dumps({"name": "overlap", "message": HIDDEN, "bytes": MESSAGES[HIDDEN], **common, **figures}),
+            json.dumps({"name": "overlap", "message": f"{BUCKETS} {HIDDEN}s", "bytes": sent, **common, **figures}),
             flush=True,
         )
     dist.destroy_process_group()

@@ -49,7 +49,7 @@ def _bundling(calls: list[dict]) -> list[str]:
 
 def _overlap(row: dict) -> str:
     pays = "it pays" if row["hidden"] > 0.5 else "it pays little" if row["hidden"] > 0.1 else "it does not pay"
-    said = f"{row['hidden']:.0%} of a {row['message']}'s all_reduce hides behind matmuls"
+    said = f"{row['hidden']:.0%} of the all_reduce of {row['message']} hides behind matmuls"
     return f"gradients sent during backward (from record 23): {said}: {pays}"
 
 

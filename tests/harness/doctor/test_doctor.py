@@ -182,14 +182,14 @@ def test_what_pays_is_said_in_words():
             call(name, "embedding", 77e6, ms)
             for name, ms in (("all_reduce", 2), ("reduce_scatter", 0.9), ("all_gather", 0.9))
         ),
-        {"name": "overlap", "message": "DDP bucket", "bytes": 1, "hidden": 0.85},
+        {"name": "overlap", "message": "8 DDP buckets", "bytes": 1, "hidden": 0.85},
     ]
     fp8, gate, embedding, bundled, hidden = tricks(kernels, rows)
     assert fp8 == "fp8 (from record 19): a matmul is 2.00 times as fast as in bf16: it pays"
     assert gate.endswith("0.200 ms against 0.100 ms for all_reduce: it has to earn that back by sharing the update")
     assert embedding.endswith("1.800 ms against 2.000 ms for all_reduce: it pays")
     assert bundled.endswith("it pays") and "a byte of 8 KiB takes 470 times as long" in bundled
-    assert hidden.endswith("85% of a DDP bucket's all_reduce hides behind matmuls: it pays")
+    assert hidden.endswith("85% of the all_reduce of 8 DDP buckets hides behind matmuls: it pays")
     assert tricks([{"name": "fp8_matmul", "unavailable": "x"}], []) == [
         "fp8 (from record 19): cannot be used here, the head runs in bf16"
     ]
