@@ -197,8 +197,8 @@ def _best_place(lines: list[str], partners: list[int | None], start: int, stop: 
 
 
 def _pure(partners: list[int | None], start: int, stop: int) -> bool:
-    """Whether nothing was deleted where [start, stop) was inserted."""
-    if start == 0 or stop == len(partners):
+    """Whether nothing was deleted where [start, stop) was inserted, and no other insertion has slid up to it."""
+    if start == 0 or stop == len(partners) or partners[start - 1] is None:
         return False
     return partners[stop] == partners[start - 1] + 1
 

@@ -1,6 +1,6 @@
 """Alignment and moves: exact whatever the texts are, and cut where a reader would cut."""
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness.archive.outline import chunks, lines_of
@@ -8,6 +8,11 @@ from harness.diff.align import align, pairs
 from harness.diff.diff import compare, find_moves
 
 TEXTS = st.lists(st.sampled_from(["def f():", "    a = 1", "    b = 2", "", ")", "x", "class C:", "# c"]), max_size=25)
+
+MEETING = (  # the first of two insertions slides to where the second begins
+    ["def f():", "    a = 1", "def f():", "class C:"],
+    ["def f():", "def f():", "    a = 1", "def f():", "def f():", "x", "class C:"],
+)
 
 
 def test_chunks_are_definitions_with_what_stands_right_above_them():
@@ -33,6 +38,7 @@ def test_alignment_pairs_equal_lines_in_order(old, new):
 
 @settings(max_examples=200, deadline=None)
 @given(TEXTS, TEXTS)
+@example(MEETING[0], MEETING[1])
 def test_a_diff_contains_both_scripts_exactly(old, new):
     parts = compare("\n".join(old), "\n".join(new))
     lines = [line for part in parts for line in part.lines]
