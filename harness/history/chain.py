@@ -17,8 +17,8 @@ def chain_table(root=None) -> str:
     """Markdown, one row a record with a script. Raises UserError when a table is missing or a script unreadable.
 
     The diff counts lines outside the docstring. `shown.csv` has the measured medians, taken over the steps during which
-    no other run was on the card, and the largest difference of a validation loss to the published script's on the same
-    corpus and schedule (`standin.csv`): the shown run's, else that of the last that was compared. "at most" is the
+    no other run worked on the card, and the largest difference of a validation loss to the published script's on the
+    same corpus and schedule (`standin.csv`): the shown run's, else that of the last that was compared. "at most" is the
     published step times 8 GPUs, over the GPUs that ran it.
     """
     records = discover(root)

@@ -210,6 +210,9 @@ def test_tables_add_up_what_autograd_would(toy, one_rank):
         rule.update(1.0, 0.0)
         rule.finish()
         assert not rule.sums.any()
+        rule.sums.fill_(1.0)  # what the warmup may leave
+        rule.reset()
+        assert not rule.sums.any()
 
 
 def test_kernels_agree_with_their_definitions(record, device):

@@ -5,14 +5,16 @@ import json
 import shutil
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from click.testing import CliRunner
 from rich.console import Console
 
 from harness.archive import find as archive_module
 from harness.cli import main
-from harness.doctor import doctor, measure, report
+from harness.doctor import collectives, doctor, measure, report
 from harness.doctor.portability import prognosis
 from harness.doctor.topology import parse, topology
 from harness.doctor.tricks import tricks
@@ -130,6 +132,31 @@ def test_the_collectives_are_measured_over_real_ranks():
         assert row["bus_gb_s"] == pytest.approx(factor * row["algorithm_gb_s"])
     assert hidden["name"] == "overlap" and 0 <= hidden["hidden"] <= 1 and hidden["together_ms"] > 0
     assert len(tricks([], rows)) == 4 + 1 + 1
+
+
+def test_each_bucket_is_sent_before_the_matmuls_that_hide_it(monkeypatch):
+    """Eight buckets of 0.1 s each, matmuls of 0.05 s: 0.8 s of either, of which 1.0 s together leave three quarters."""
+    done, times = [], iter((0.8, 0.05, 0.8, 1.0))
+
+    class Matrix:
+        def __matmul__(self, other):
+            done.append("multiply")
+
+    def send(bucket, async_op):
+        done.append("send")
+        return SimpleNamespace(wait=lambda: done.append("wait"))
+
+    def seconds_per_call(call, *_):
+        done.clear()
+        call()
+        return next(times)
+
+    monkeypatch.setattr(collectives.torch, "ones", lambda *_, **__: Matrix())
+    monkeypatch.setattr(collectives.dist, "all_reduce", send)
+    monkeypatch.setattr(collectives, "seconds_per_call", seconds_per_call)
+    figures = collectives.overlap("gate", torch.device("cpu"), None)
+    assert done == ["send", "multiply", "multiply"] * 8 + ["wait"] * 8
+    assert figures["hidden"] == pytest.approx(0.75) and figures["together_ms"] == pytest.approx(1000)
 
 
 def test_what_every_record_needs_is_named(record, ready, monkeypatch):
