@@ -44,6 +44,12 @@ def pytest_generate_tests(metafunc):
     metafunc.parametrize("folder", folders, ids=[folder.name for folder in folders], scope="module")
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Random inputs are the same in every run: rounding may put one draw in a hundred beyond a tolerance."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def folder_of():
     """The folder of a record, by its number."""
