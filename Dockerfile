@@ -29,7 +29,7 @@ COPY harness harness
 COPY timing timing
 COPY reports reports
 COPY records records
-RUN pip install --no-cache-dir -c constraints.txt -e . \
+RUN pip install --no-cache-dir -c constraints.txt -e '.[flash]' \
     && mkdir -p data runs \
     && chmod 777 data runs
 VOLUME ["/archive/data", "/archive/runs"]

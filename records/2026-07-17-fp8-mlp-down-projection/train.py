@@ -25,7 +25,7 @@ its number on each line, as OpenAI's package openai-whisper ships it. `--prefix_
 Not as published, without effect on the mathematics:
   - The kernels for the loss and for the MLP's products are our own, in Triton. The dynamic heads of layer 10 are plain
     batched matrix products over blocks of 128 queries and 256 keys.
-  - FlashAttention 3 is used where it is installed; otherwise PyTorch's own FlashAttention 2.
+  - FlashAttention 3 is used where it is installed, else 4, else PyTorch's own 2.
   - The banks are padded for 8 ranks at any number of ranks. A tall matrix is orthogonalised through its transpose.
   - The maximum of a layer's activations is one atomic number, not one per program of the kernel.
   - The value and bigram tables' gradients are added up in fp32, row by row (published: bf16, whole tables).
@@ -40,6 +40,7 @@ import argparse
 import ast
 import base64
 import gc
+import importlib
 import json
 import math
 import os
@@ -52,6 +53,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # read when torch is imported
@@ -705,6 +707,8 @@ def attend(query, key, value, document_ends: Tensor, longest: int, window: int, 
 
     query, key, value (T, heads, head_dim) bf16; document_ends (documents,) int32: cumulative lengths from 0 to T.
     """
+    if flash4 is not None:
+        return flash4_attend(query, key, value, document_ends, longest, window, scale)[0]
     if query.is_cuda:
         return varlen_attn(
             query, key, value, document_ends, document_ends, longest, longest, scale=scale, window_size=(window, 0)
@@ -717,15 +721,83 @@ def attend(query, key, value, document_ends: Tensor, longest: int, window: int, 
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale).transpose(0, 1)
 
 
-def attention_backend() -> str:
-    """Activate FlashAttention 3 for `varlen_attn` if it is installed, and say which kernel will run."""
+flash4 = None  # FlashAttention 4's module, once `attention_backend` has tried it
+
+
+@torch.library.custom_op("record89::flash4_attend", mutates_args=())
+def flash4_attend(
+    query: Tensor, key: Tensor, value: Tensor, document_ends: Tensor, longest: int, window: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    """`attend` by FlashAttention 4, and for its gradient the logarithms of the softmax's sums, (heads, T) fp32.
+
+    The kernels of the package flash-attn-4 are written in CuTe, which `torch.compile` cannot look into: hence an
+    operator. PyTorch 2.11 can put them behind `varlen_attn`, but not with a window in the backward pass.
+    """
+    options = flash4_options(document_ends, longest, window, scale)
+    return flash4._flash_attn_fwd(query, key, value, return_lse=True, **options)[:2]
+
+
+@torch.library.custom_op("record89::flash4_gradient", mutates_args=())
+def flash4_gradient(
+    query: Tensor, key: Tensor, value: Tensor, document_ends: Tensor, longest: int, window: int, scale: float,
+    out: Tensor, log_sums: Tensor, out_gradient: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The gradients of query, key and value."""
+    options = flash4_options(document_ends, longest, window, scale)
+    return flash4._flash_attn_bwd(query, key, value, out, out_gradient, log_sums, **options)[:3]
+
+
+def flash4_options(document_ends: Tensor, longest: int, window: int, scale: float) -> dict:
+    """The arguments that both passes share, under the package's names."""
+    documents = {"cu_seqlens_q": document_ends, "cu_seqlens_k": document_ends}
+    lengths = {"max_seqlen_q": longest, "max_seqlen_k": longest}
+    return {"softmax_scale": scale, "window_size_left": window, "window_size_right": 0, **documents, **lengths}
+
+
+@flash4_attend.register_fake
+def flash4_attend_shapes(query, key, value, *_):
+    return query.new_empty(query.shape), query.new_empty(query.size(1), query.size(0), dtype=torch.float32)
+
+
+@flash4_gradient.register_fake
+def flash4_gradient_shapes(query, key, value, *_):
+    return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+def flash4_keep(ctx, inputs, output):
+    ctx.save_for_backward(*inputs[:4], *output)
+    ctx.numbers = inputs[4:]
+
+
+def flash4_backward(ctx, out_gradient, _):
+    *inputs, out, log_sums = ctx.saved_tensors
+    return *flash4_gradient(*inputs, *ctx.numbers, out, log_sums, out_gradient), None, None, None, None
+
+
+flash4_attend.register_autograd(flash4_backward, setup_context=flash4_keep)
+
+
+def attention_backend(heads: int, head_dim: int) -> str:
+    """Choose the fastest kernels for `attend` that are installed and work here, and say which: FlashAttention 3, behind
+    `varlen_attn`; else 4, which is tried on one document, forward and backward; else PyTorch's own 2."""
+    global flash4
     if not torch.cuda.is_available():
         return "scaled_dot_product_attention with a dense mask"
     try:
         torch.nn.attention.activate_flash_attention_impl("FA3")
+        return "varlen_attn, FlashAttention 3"
     except (ImportError, AttributeError, RuntimeError, ValueError):
-        return "varlen_attn, FlashAttention 2"
-    return "varlen_attn, FlashAttention 3"
+        pass
+    try:
+        flash4 = importlib.import_module("flash_attn.cute.interface")
+        document = torch.tensor([0, 512], dtype=torch.int32, device="cuda")
+        x = torch.zeros(512, heads, head_dim, dtype=torch.bfloat16, device="cuda", requires_grad=True)
+        attend(x, x, x, document, 512, 128, 1.0).backward(x.detach())
+        return f"flash-attn-4 {version('flash-attn-4')}, FlashAttention 4"
+    except Exception as error:  # a foreign compiler fails in its own ways
+        flash4 = None
+        reason = "" if isinstance(error, ModuleNotFoundError) else f" (4 failed: {error!r:.200})"
+        return f"varlen_attn, FlashAttention 2{reason}"
 
 
 # --------------------------------------------------------------------------------------------------
@@ -1626,7 +1698,7 @@ log(f"Running Triton version {triton.__version__ if triton else 'none'}", consol
 log(f"world_size={world_size} accumulation={settings.rows_per_step // world_size}", console=False)
 log(f"seed={settings.seed if settings.seed >= 0 else 'none'}", console=False)
 log(f"manifest={json.loads(manifest.read_text())['digest'] if manifest.exists() else 'none'}", console=False)
-log(f"attention={attention_backend()}", console=False)
+log(f"attention={attention_backend(settings.num_heads, settings.head_dim)}", console=False)
 for name, value in overrides.items():
     log(f"override {name}={value}", console=False)
 log(os.popen("nvidia-smi").read() if device.type == "cuda" else "nvidia-smi: not available", console=False)

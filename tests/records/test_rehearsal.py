@@ -36,8 +36,23 @@ def long_documents(tmp_path_factory):
 @pytest.mark.timeout(600)
 def test_the_script_runs_on_tensors_without_values(folder, long_documents, triton, tmp_path):
     """Warmup, three steps, validation and telemetry."""
-    script, log = folder / "train.py", tmp_path / "log.txt"
-    settings = {"data_dir": long_documents, "log_file": log, "val_loss_every": 2, "telemetry_every": 2}
+    rehearsed(folder / "train.py", long_documents, tmp_path)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.defines("flash4_attend")
+def test_so_it_does_with_flashattention_4(folder, long_documents, triton, tmp_path):
+    """As if its package were here: its operators have shapes without it."""
+    text = (folder / "train.py").read_text(encoding="utf-8")
+    script = tmp_path / "train.py"
+    script.write_text(text.replace("\nflash4 = None", "\nflash4 = True"), encoding="utf-8")
+    assert script.read_text(encoding="utf-8") != text
+    rehearsed(script, long_documents, tmp_path)
+
+
+def rehearsed(script, data, tmp_path):
+    log = tmp_path / "log.txt"
+    settings = {"data_dir": data, "log_file": log, "val_loss_every": 2, "telemetry_every": 2}
     if "warmup_iterations" in read_settings(script):
         settings["warmup_iterations"] = 3  # one for each window
     arguments = [str(text) for name, value in settings.items() for text in (f"--{name}", value)]
