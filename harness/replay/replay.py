@@ -149,7 +149,7 @@ def _failure(plan: Plan, ended: launch.Ended, title: str, job: launch.Job) -> Ru
     said = f"{title} {ended.outcome}: {ended.trouble}"
     if ended.outcome == "crashed" and crash.OUT_OF_MEMORY.search(ended.trouble):
         said += f"\nout of memory: {lower(plan.settings, plan.overrides)}; or another program holds some of it"
-    if ended.outcome == "crashed" and (cache := suspect(ended.trouble, job.env)):
+    elif ended.outcome == "crashed" and (cache := suspect(ended.trouble, job.env)):
         said += f"\nthe compile cache may be stale or damaged: delete {cache} and run again"
     said += f"\nwhat it wrote is in {runs.shown(job.folder)}"
     if ended.outcome == "interrupted":

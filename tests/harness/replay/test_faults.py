@@ -102,6 +102,15 @@ def test_out_of_memory_names_the_setting_to_lower_and_what_it_costs(replay):
     assert "`shortened`: the code path at full size alone" in line
 
 
+def test_out_of_memory_is_not_the_compile_caches_fault(with_a_gpu, replay, monkeypatch):
+    """Compiled code lies in the cache, so that every traceback through it names the cache."""
+    with_a_gpu("570")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", os.getcwd())
+    result = replay("--smoke", "--set", "do=memory")
+    assert result.exit_code == 1 and os.getcwd() in result.stderr
+    assert "out of memory: lower" in result.stderr and "stale or damaged" not in result.stderr
+
+
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGHUP])
 def test_a_scheduler_ends_the_run(tmp_path, sign):
     harness = replay_mine(tmp_path, "--set", "do=stall", "--runs-dir", "runs")
