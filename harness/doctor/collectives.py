@@ -35,10 +35,11 @@ def collectives(whole: torch.Tensor, part: torch.Tensor) -> dict:
 
 def overlap(message: str, device, synchronise) -> dict:
     """How much of several all_reduces hides behind matmuls on the same device, set off one after the other as a
-    backward pass does, each before as many matmuls as take about as long as it."""
+    backward pass does, each before as many of a record's MLP's as take about as long as it."""
     buckets = [torch.zeros(MESSAGES[message] // 2, dtype=torch.bfloat16, device=device) for _ in range(BUCKETS)]
-    side = 2048 if device.type == "cuda" else 256
-    a = torch.ones(side, side, dtype=torch.bfloat16, device=device)
+    tokens, width = (16384, 768) if device.type == "cuda" else (256, 64)
+    activations = torch.ones(tokens, width, dtype=torch.bfloat16, device=device)
+    weight = torch.ones(width, 4 * width, dtype=torch.bfloat16, device=device)
 
     def send():
         return [dist.all_reduce(bucket, async_op=True) for bucket in buckets]
@@ -48,12 +49,12 @@ def overlap(message: str, device, synchronise) -> dict:
             work.wait()
 
     communication = seconds_per_call(lambda: finish(send()), synchronise, device)
-    once = seconds_per_call(lambda: a @ a, synchronise, device)
+    once = seconds_per_call(lambda: activations @ weight, synchronise, device)
     repeats = max(1, round(communication / BUCKETS / once))
 
     def multiply():
         for _ in range(repeats):
-            a @ a
+            activations @ weight
 
     def compute():
         for _ in buckets:

@@ -72,12 +72,10 @@ def varlen_attention() -> dict:
         raise Unavailable("it has no CPU kernel; records use a dense mask there")
     from torch.nn.attention.varlen import varlen_attn
 
-    ends = torch.arange(0, TOKENS + 1, DOCUMENT, device=DEVICE, dtype=torch.int32)
-
-    def attend(q, k, v):
+    def attend(q, k, v, ends):
         return varlen_attn(q, k, v, ends, ends, DOCUMENT, DOCUMENT, window_size=(WINDOW, 0))
 
-    return _attention(attend, (TOKENS, HEADS, HEAD_DIM))
+    return _packed(attend)
 
 
 def flex_attention() -> dict:
@@ -104,6 +102,19 @@ def flash_attention_3() -> dict:
     return varlen_attention()
 
 
+def flash_attention_4() -> dict:
+    """The same by the package flash-attn-4, as records from 50 on use it where there is no FlashAttention 3."""
+    if not CUDA:
+        raise Unavailable("it is made for Hopper GPUs and later ones")
+    from flash_attn.cute import flash_attn_varlen_func
+
+    def attend(q, k, v, ends):
+        documents = {"cu_seqlens_q": ends, "cu_seqlens_k": ends, "max_seqlen_q": DOCUMENT, "max_seqlen_k": DOCUMENT}
+        return flash_attn_varlen_func(q, k, v, **documents, window_size=(WINDOW, 0))[0]
+
+    return _packed(attend)
+
+
 def compiler() -> dict:
     """torch.compile of a small fused function."""
     if not CUDA:
@@ -114,6 +125,12 @@ def compiler() -> dict:
     )
     seconds = seconds_per_call(lambda: fused(x))
     return {"ms": 1e3 * seconds, "rate": f"{4 * x.numel() / seconds / 1e9:,.0f} GB/s"}
+
+
+def _packed(attend) -> dict:
+    """Time of `attend(query, key, value, ends)` on packed documents of one length."""
+    ends = torch.arange(0, TOKENS + 1, DOCUMENT, device=DEVICE, dtype=torch.int32)
+    return _attention(lambda q, k, v: attend(q, k, v, ends), (TOKENS, HEADS, HEAD_DIM))
 
 
 def _attention(attend, shape: tuple) -> dict:
@@ -138,6 +155,7 @@ PROBES = (
     varlen_attention,
     flex_attention,
     compiler,
+    flash_attention_4,
     flash_attention_3,
 )
 

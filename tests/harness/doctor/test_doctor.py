@@ -116,7 +116,7 @@ def test_an_unusable_torch_is_said(fake_machine, monkeypatch):
 
 def test_every_kernel_is_measured_or_says_why_not():
     rows = measure.measure(measure.KERNELS, 1, bool(this_machine().gpus), Console(quiet=True))
-    assert len(rows) == 8
+    assert len(rows) == 9
     assert all(row.get("unavailable") or row["ms"] > 0 for row in rows)
     assert rows[0]["name"] == "bf16_matmul" and rows[0]["rate"].endswith("TFLOP/s")
 
@@ -192,6 +192,22 @@ def test_the_links_between_gpus():
     found = topology(machine(H100, H100), MATRIX)
     assert found["words"][0] == "1 pair by NVLink (NV18)" and found["words"][-1] == "GPUs on nodes GPU0: 0, GPU1: 1"
     assert topology(machine())["words"][0] == "no GPU"
+
+
+THREE = """\tGPU0\tGPU1\tGPU2\tCPU Affinity\tNUMA Affinity\tGPU NUMA ID
+GPU0\t X \tPIX\tNV18\t0-15\t0\t\tN/A
+GPU1\tPIX\t X \tPIX\t0-15\t0\t\tN/A
+GPU2\tNV18\tPIX\t X \t16-31\t1\t\tN/A
+"""
+
+
+def test_links_of_gpus_that_are_not_visible_do_not_count(monkeypatch):
+    assert parse(THREE)[0] == {"PCIe, one switch": 2, "NVLink (NV18)": 1}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2")
+    found = topology(machine(H100, H100), THREE)
+    assert found["words"][0] == "1 pair by NVLink (NV18)" and set(found["numa"]) == {"GPU0", "GPU2"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8f2a,GPU-77b1")  # by names that the matrix has not: all
+    assert sum(topology(machine(H100, H100), THREE)["links"].values()) == 3
 
 
 def call(name, message, size, ms):
