@@ -13,13 +13,18 @@ ENDS, LONGEST, WINDOW, SCALE = (0, 7, 40, 41, 64, 64), 33, 12, 0.3
 class InFloat32:
     """In the package's place, under its names: whole matrices, and further results as its newer versions have them."""
 
+    def __init__(self):
+        self.passes = []
+
     def _flash_attn_fwd(self, query, key, value, *, return_lse, **options):
         assert return_lse
+        self.passes.append("forward")
         seen = scores(query, key, **options)
         out = torch.einsum("hij,jhd->ihd", seen.softmax(-1), value.float())
         return query.new_empty(query.shape).copy_(out), seen.logsumexp(-1), None, None, None
 
     def _flash_attn_bwd(self, query, key, value, out, out_gradient, log_sums, **options):
+        self.passes.append("backward")
         q, k, v, out, out_gradient = (x.float() for x in (query, key, value, out, out_gradient))
         weights = (scores(query, key, **options) - log_sums[..., None]).exp()
         change = torch.einsum("ihd,jhd->hij", out_gradient, v) - (out_gradient * out).sum(-1).T[..., None]
@@ -71,6 +76,7 @@ def test_the_operator_is_attend(record):
     record.flash4 = InFloat32()
     for got, wanted in zip(with_gradients(record.attend, tensors, options), expected):
         torch.testing.assert_close(got, wanted, rtol=2e-2, atol=2e-2)
+    assert record.flash4.passes == ["forward", "backward"]
 
 
 def test_the_compiler_may_trust_the_operators(record):
@@ -78,7 +84,8 @@ def test_the_compiler_may_trust_the_operators(record):
     record.flash4 = InFloat32()
     (q, k, v), options = inputs()
     views = [x.detach().repeat(1, 1, 2)[..., :16].requires_grad_() for x in (q, k, v)]
-    for tensors in ((q, k, v), views):
+    turned = [x.detach().transpose(0, 1).contiguous().transpose(0, 1).requires_grad_() for x in (q, k, v)]
+    for tensors in ((q, k, v), views, turned):
         torch.library.opcheck(record.flash4_attend, (*tensors, *options))
         with torch.no_grad():
             out, log_sums = record.flash4_attend(*tensors, *options)
