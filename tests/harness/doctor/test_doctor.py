@@ -186,7 +186,8 @@ NIC0\tPHB\tSYS\t X
 """
 
 
-def test_the_links_between_gpus():
+def test_the_links_between_gpus(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert parse(MATRIX) == ({"NVLink (NV18)": 1}, {"GPU0": "0", "GPU1": "1"})
     assert parse("") == ({}, {})
     found = topology(machine(H100, H100), MATRIX)
