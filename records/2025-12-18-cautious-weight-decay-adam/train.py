@@ -538,7 +538,8 @@ def attention_backend(heads: int, head_dim: int) -> str:
         return f"flash-attn-4 {version('flash-attn-4')}, FlashAttention 4"
     except Exception as error:  # a foreign compiler fails in its own ways
         flash4 = None
-        reason = "" if isinstance(error, ModuleNotFoundError) else f" (4 failed: {error!r:.200})"
+        absent = isinstance(error, ModuleNotFoundError) and error.name.startswith("flash_attn")
+        reason = "" if absent else f" (4 failed: {error!r:.200})"
         return f"varlen_attn, FlashAttention 2{reason}"
 
 

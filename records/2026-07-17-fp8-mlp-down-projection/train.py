@@ -25,7 +25,7 @@ its number on each line, as OpenAI's package openai-whisper ships it. `--prefix_
 Not as published, without effect on the mathematics:
   - The kernels for the loss and for the MLP's products are our own, in Triton. The dynamic heads of layer 10 are plain
     batched matrix products over blocks of 128 queries and 256 keys.
-  - FlashAttention 3 is used where it is installed, else 4, else PyTorch's own 2.
+  - FlashAttention 3 is used where it is installed; else 4 from the second stage on; else PyTorch's own 2.
   - The banks are padded for 8 ranks at any number of ranks. A tall matrix is orthogonalised through its transpose.
   - The maximum of a layer's activations is one atomic number, not one per program of the kernel.
   - The value and bigram tables' gradients are added up in fp32, row by row (published: bf16, whole tables).
@@ -707,7 +707,7 @@ def attend(query, key, value, document_ends: Tensor, longest: int, window: int, 
 
     query, key, value (T, heads, head_dim) bf16; document_ends (documents,) int32: cumulative lengths from 0 to T.
     """
-    if flash4 is not None:
+    if flash4 is not None and query.size(0) * query.size(1) > FLASH4_SIZE:
         return flash4_attend(query, key, value, document_ends, longest, window, scale)[0]
     if query.is_cuda:
         return varlen_attn(
@@ -722,6 +722,7 @@ def attend(query, key, value, document_ends: Tensor, longest: int, window: int, 
 
 
 flash4 = None  # FlashAttention 4's module, once `attention_backend` has tried it
+FLASH4_SIZE = 16384 * 6  # T x heads: it is launched from Python, and up to here the card would wait for that
 
 
 @torch.library.custom_op("record89::flash4_attend", mutates_args=())
@@ -792,11 +793,12 @@ def attention_backend(heads: int, head_dim: int) -> str:
         flash4 = importlib.import_module("flash_attn.cute.interface")
         document = torch.tensor([0, 512], dtype=torch.int32, device="cuda")
         x = torch.zeros(512, heads, head_dim, dtype=torch.bfloat16, device="cuda", requires_grad=True)
-        attend(x, x, x, document, 512, 128, 1.0).backward(x.detach())
-        return f"flash-attn-4 {version('flash-attn-4')}, FlashAttention 4"
+        flash4_attend(x, x, x, document, 512, 128, 1.0)[0].backward(x.detach())
+        return f"flash-attn-4 {version('flash-attn-4')}, FlashAttention 4 (2 for short rows)"
     except Exception as error:  # a foreign compiler fails in its own ways
         flash4 = None
-        reason = "" if isinstance(error, ModuleNotFoundError) else f" (4 failed: {error!r:.200})"
+        absent = isinstance(error, ModuleNotFoundError) and error.name.startswith("flash_attn")
+        reason = "" if absent else f" (4 failed: {error!r:.200})"
         return f"varlen_attn, FlashAttention 2{reason}"
 
 

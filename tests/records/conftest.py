@@ -35,7 +35,7 @@ def pytest_generate_tests(metafunc):
         return
     scripts = {folder: (folder / "train.py").read_text(encoding="utf-8") for folder in record_folders()}
     for mark in metafunc.definition.iter_markers("defines"):
-        patterns = [re.compile(rf"^ *(def|class) {name}\b", re.M) for name in mark.args]
+        patterns = [re.compile(rf"^( *(def|class) {name}\b|{name} = )", re.M) for name in mark.args]
         scripts = {folder: text for folder, text in scripts.items() if all(p.search(text) for p in patterns)}
     for mark in metafunc.definition.iter_markers("same_kernels"):
         first = {texts_of(text, mark.args): folder for folder, text in reversed(scripts.items())}

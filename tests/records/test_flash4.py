@@ -55,6 +55,7 @@ def scores(
 def record(folder, definitions_in, monkeypatch):
     found = definitions_in(folder)
     monkeypatch.setattr(found, "flash4", None)  # and again when the test is over, whatever it has chosen
+    monkeypatch.setattr(found, "FLASH4_SIZE", 0, raising=False)
     return found
 
 
@@ -93,11 +94,32 @@ def test_the_compiler_may_trust_the_operators(record):
         torch.library.opcheck(record.flash4_gradient, (*detached, *options, out, log_sums, out))
 
 
+@pytest.mark.defines("FLASH4_SIZE")
+def test_short_rows_are_not_for_it(record, monkeypatch):
+    """Those of the first stage: of 64 tokens here."""
+    monkeypatch.setattr(record, "FLASH4_SIZE", 64 * 2)
+    record.flash4 = InFloat32()
+    tensors, options = inputs()
+    record.attend(*tensors, *options)
+    assert record.flash4.passes == []
+
+
 def test_without_the_package_pytorchs_own_runs(record, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setitem(sys.modules, "flash_attn", None)
     assert record.attention_backend(2, 16) == "varlen_attn, FlashAttention 2"
     assert record.flash4 is None
+
+
+def test_a_package_that_misses_another_is_named(record, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+    def misses(name):
+        raise ModuleNotFoundError("No module named 'quack'", name="quack")
+
+    monkeypatch.setattr(record.importlib, "import_module", misses)
+    said = record.attention_backend(2, 16)
+    assert said == """varlen_attn, FlashAttention 2 (4 failed: ModuleNotFoundError("No module named 'quack'"))"""
 
 
 def test_a_package_that_fails_here_is_named_and_left(record, monkeypatch):
