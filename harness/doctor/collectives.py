@@ -34,8 +34,9 @@ def collectives(whole: torch.Tensor, part: torch.Tensor) -> dict:
 
 
 def overlap(message: str, device, synchronise) -> dict:
-    """How much of several all_reduces hides behind matmuls on the same device, set off one after the other as a
-    backward pass does, each before as many of a record's MLP's as take about as long as it."""
+    """How much of the time of several all_reduces is saved by sending them behind matmuls on the same device: one after
+    the other as a backward pass does, each before as many of a record's MLP's as take about as long as it. What the
+    matmuls lose by it counts: NCCL's kernels take processors and memory from them."""
     buckets = [torch.zeros(MESSAGES[message] // 2, dtype=torch.bfloat16, device=device) for _ in range(BUCKETS)]
     tokens, width = (16384, 768) if device.type == "cuda" else (256, 64)
     activations = torch.ones(tokens, width, dtype=torch.bfloat16, device=device)

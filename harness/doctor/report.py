@@ -62,7 +62,7 @@ def tables(facts: dict) -> list[Table]:
     heading = f"Collectives over {calls[0]['ranks']} ranks, {calls[0]['backend']}, bf16"
     found.append((heading, columns, [_call(row) for row in calls]))
     hidden = [row for row in links if "hidden" in row]
-    columns = ("message", "size", "compute ms", "all_reduce ms", "together ms", "hidden")
+    columns = ("message", "size", "compute ms", "all_reduce ms", "together ms", "saved")
     return [*found, ("Communication behind computation", columns, [_overlap(row) for row in hidden])]
 
 
