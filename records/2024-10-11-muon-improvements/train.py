@@ -4,7 +4,7 @@ Claim      22.3 minutes (6,200 steps at 216.33 ms, 1,339.1 s in the public log).
 Hardware   8x H100 80GB, torch 2.4.1; 524,288 tokens per step.
 New        Muon takes the queries', keys' and values' parts of their joint matrix for the three matrices they are, and
            scales every update so that its entries have a root mean square of about 1, as Adam's have. Its rate is now a
-           tenth of Adam's, which is doubled. No warmup, and 800 steps fewer.
+           tenth of Adam's, which is doubled. No warmup, and 800 steps fewer. The first batch is taken twice.
 Parent     03 (2024-10-04)
 Credit     @kellerjordan0, @bozavlado
 Source     https://github.com/KellerJordan/modded-nanogpt

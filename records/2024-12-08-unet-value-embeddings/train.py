@@ -7,7 +7,8 @@ New        Value embeddings after the pattern of the U-net: the first layer and 
            last but one, and so on, so that six take the place of twelve. Values and value embeddings are weighted by a
            factor each (were: shares of one).
            Muon's updates travel while the next ones are computed: each rank orthogonalises one matrix of a round, and
-           an all-gather that does not block brings the round to all. Its momentum is a moving average (was: a sum).
+           an all-gather that does not block brings the round to all. So Newton-Schulz takes a matrix where it took a
+           batch, and its products are written out. Its momentum is a moving average (was: a sum).
            A block of 128 keys is visited only if it begins less than the window before the block of queries: what the
            first of them could see of the end of one further back is lost. Tokens are int32.
            With it, retuned: 1,480 steps (was 1,530).

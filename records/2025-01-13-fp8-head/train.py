@@ -23,6 +23,8 @@ Not as published, without effect on the mathematics:
   - Rounds of Muon are of one shape (published: of one size), and each has memory of its own to arrive in.
   - The compiler is not tuned, unless by --tune_kernels true.
   - The head's rounding to fp8, softcap, cross entropy and fp8 gradient are kernels of our own.
+Not known:
+  - From which nightly on PyTorch's rms_norm took fp32's eps for bf16 input too. This archive changes it in 21.
 With an effect on it, should it ever happen:
   - fp8 weights are clipped at the end of their range, where they became NaN. Once a thousandth of the head's weights
     is, the head goes on in bf16, and the log says so.

@@ -517,7 +517,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers with a squared ReLU between them."""
+    """Two linear layers with a squared ReLU (So et al. 2021, arXiv 2109.08668) between them."""
 
     def __init__(self, s: Settings):
         super().__init__()

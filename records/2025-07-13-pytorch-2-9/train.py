@@ -23,6 +23,7 @@ Not as published, without effect on the mathematics:
   - Ranks that own no matrix of a chunk receive into memory of their own (published: over the chunk before).
   - The head's rounding to fp8, softcap, cross entropy and fp8 gradient are kernels of our own.
   - The element-wise Adam update is fused and computed in fp32 (published: one bf16 rounding per operation).
+  - Ten untimed warmup steps (published: ten more, under a profiler).
   - Optimizer state exists before the clock starts, and is zeroed after the warmup rather than dropped.
 With an effect on it, should it ever happen:
   - Once fp8 clips a thousandth of the head's weights, the head goes on in bf16, and the log says so.
@@ -573,7 +574,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers with a squared ReLU between them."""
+    """Two linear layers with a squared ReLU (So et al. 2021, arXiv 2109.08668) between them."""
 
     def __init__(self, s: Settings):
         super().__init__()

@@ -1,7 +1,7 @@
 """Record 37 · 2025-09-27 · Cross entropy in bf16
 
 Claim      2.483 minutes on the leaderboard; its 24 public logs average 148.349 s = 2.472 minutes.
-           Validation loss 3.2790 ± 0.0016 (n = 24, one-sided p = 0.003 against the target of 3.28), FineWeb.
+           Validation loss 3.2790 ± 0.0016 (n = 24, one-sided p = 0.0025 against the target of 3.28), FineWeb.
 Hardware   8x NVIDIA H100 80GB HBM3, PyTorch 2.10.0.dev20250926+cu126; 1,680 steps of 393,216 tokens, 88.21 ms each.
 New        In training the logits stay in bf16, as the head's matmul makes them, through softcap and cross entropy:
            4.9 GB of logits per GPU and pass instead of 9.9. Validation goes on in fp32. Compiled, the softcap and the

@@ -1,7 +1,7 @@
 """Record 38 · 2025-09-29 · Polar Express in place of Newton-Schulz
 
 Claim      2.476 minutes on the leaderboard; its seven public logs average 148.589 s = 2.476 minutes.
-           Validation loss 3.2790 ± 0.0007 (n = 7, one-sided p = 0.005 against the target of 3.28), FineWeb.
+           Validation loss 3.2790 ± 0.0007 (n = 7, one-sided p = 0.0045 against the target of 3.28), FineWeb.
 Hardware   8x NVIDIA H100 80GB HBM3, PyTorch 2.10.0.dev20250926+cu126; 1,670 steps of 393,216 tokens, 88.99 ms each.
 New        Muon orthogonalises by Polar Express: still five iterations of an odd quintic, but each with the polynomial
            that is best for the interval of singular values the ones before it have left, where Newton-Schulz took one

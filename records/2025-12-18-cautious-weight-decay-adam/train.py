@@ -18,6 +18,8 @@ Run        torchrun --standalone --nproc_per_node=8 train.py        1, 2 and 4 r
            torchrun --standalone --nproc_per_node=2 train.py --num_iterations 20 --seed 1
 
 Not as published, without effect on the mathematics:
+  - One kernel makes both of Muon's symmetric products (published: two), with four choices of tile to tune over
+    (published: 30).
   - The head's rounding to fp8, softcap, cross entropy and fp8 gradient are kernels of our own.
   - FlashAttention 3 is used where it is installed, else 4, else PyTorch's own 2.
   - The element-wise Adam update is fused and computed in fp32 (published: one bf16 rounding per operation); so is
@@ -25,6 +27,7 @@ Not as published, without effect on the mathematics:
   - Muon's chunks may hold both kinds of matrix, so that its grouping is right at 1, 2 and 4 ranks as well.
   - The loss is not divided by the number of rows that a rank takes: the optimizers divide the sum over all rows.
   - Optimizer state exists before the clock starts, and is zeroed after the warmup rather than reloaded.
+  - Validation caps its logits in fp32 (published: in bf16, which is computed in fp32 registers when compiled).
 With an effect on it, should it ever happen:
   - Once fp8 clips a thousandth of the head's weights, the head goes on in bf16, and the log says so.
 """

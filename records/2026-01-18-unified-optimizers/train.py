@@ -28,6 +28,7 @@ Not as published, without effect on the mathematics:
   - One table of rotary angles serves plain and paired heads, and only channels that turn are in it.
   - The loss is not divided by the number of rows that a rank takes: the optimizer divides the sum over all rows.
   - The scalars are not padded. A warmup step takes one row per rank.
+  - Validation caps its logits in fp32 (published: in bf16, which is computed in fp32 registers when compiled).
 With an effect on it, should it ever happen:
   - Once fp8 clips a thousandth of the head's weights, the head goes on in bf16, and the log says so.
 """

@@ -3,8 +3,8 @@
 Claim      1.23 minutes on the leaderboard (73.8 s). No log of this state was published. The linked log and its arm, of
            the change on record 84's script, average 79.685 s = 1.328 minutes at 1,390 steps, with a validation loss
            of 3.2784 ± 0.0014 (n = 13, one-sided p = 0.0007 against the target of 3.28), FineWeb.
-Hardware   8x NVIDIA H100 80GB HBM3, PyTorch 2.10.0+cu128; 1,285 steps of 131,072, 262,144 and then 393,216 tokens. The
-           linked log's steps took 57.22 ms on average.
+Hardware   8x NVIDIA H100 80GB HBM3; 1,285 steps of 131,072, 262,144 and then 393,216 tokens. The linked log is of
+           PyTorch 2.10.0+cu128, and its steps took 57.22 ms on average.
 New        The MLP's second product is computed from 8-bit factors in training's forward pass, as the first has been
            since record 84. The hidden activations are rounded by the kernel that makes them, so their scale must be
            known before their maximum is: each layer uses the maximum of its previous pass, with a factor of 1.80 to
