@@ -118,7 +118,7 @@ def _assemble(path: str, scan: Scan, parts: Parts, columns: Columns) -> Run:
     first = {
         kind: (int(named["line"][0]), int(named["step"][0])) for kind, named in columns.items() if len(named["line"])
     }
-    described, restarts = describe(scan, parts.layout.environment_line, first)
+    described, restarts, spliced = describe(scan, parts.layout.environment_line, first)
     planned = scan.odd.plans[-1][1] if first else None
     run = Run(
         path=path,
@@ -130,6 +130,7 @@ def _assemble(path: str, scan: Scan, parts: Parts, columns: Columns) -> Run:
         telemetry_line=scan.telemetry.take(),
         fallbacks=tuple(Note(line, printable(text.decode(errors="replace"), 300)) for line, text in scan.fallbacks),
         restart_line=np.array(restarts, np.int64),
+        spliced_line=spliced,
         lines=scan.tally.lines,
         bytes=scan.tally.bytes,
         digest=scan.tally.sha256.hexdigest(),
@@ -140,11 +141,7 @@ def _assemble(path: str, scan: Scan, parts: Parts, columns: Columns) -> Run:
 
 
 def _source_facts(parts: Parts) -> dict:
-    facts = _facts_of_modules(parts.modules)
-    return facts | {
-        "helpers": dict(facts["helpers"]),
-        "source_line": parts.layout.source_line if parts.modules else None,
-    }
+    return _facts_of_modules(parts.modules) | {"source_line": parts.layout.source_line if parts.modules else None}
 
 
 @lru_cache(maxsize=SOURCES_KEPT)
@@ -155,7 +152,7 @@ def _facts_of_modules(modules: tuple[Part, ...]) -> dict:
     block = b"".join(part.glue + part.content for part in modules)
     return {
         "source": texts[0] if texts else None,
-        "helpers": dict(zip(names[1:], texts[1:], strict=True)),
+        "helpers": tuple(zip(names[1:], texts[1:], strict=True)),
         "source_sha256": hashlib.sha256(block).hexdigest() if texts else None,
         "source_hashes": tuple(hashlib.sha256(each).hexdigest() for each in renderings(modules)) if texts else (),
     }

@@ -11,8 +11,8 @@ _KINDS = {"val": "validation", "train": "training"}
 _MIXED = 3  # backward steps or repeats from which on several runs' lines count as mixed
 
 
-def describe(scan: Scan, begin: int, first: dict[str, tuple[int, int]]) -> tuple[list[Note], list[int]]:
-    """Notes on a log, and the lines at which another run starts in it.
+def describe(scan: Scan, begin: int, first: dict[str, tuple[int, int]]) -> tuple[list[Note], list[int], int | None]:
+    """Notes on a log, the lines at which another run starts in it, and that at which another log does.
 
     `first` gives (line, step) of the first metric line of each kind ("val", "train"). Lines before line `begin` are the
     source's: what looks like a metric there counts for nothing.
@@ -23,10 +23,10 @@ def describe(scan: Scan, begin: int, first: dict[str, tuple[int, int]]) -> tuple
     begin = min((line for line, _ in first.values()), default=scan.tally.lines + 1)
     order, restarts = _order(scan.odd, begin, first)
     notes += order + _plans(scan.odd, begin) + _losses(scan.odd, begin)
-    later = [banner.line for banner in scan.banners if banner.line > begin]
-    if later:
-        notes.append(Note(later[0], "a line of 100 '=' among the metrics: another log may be spliced in"))
-    return notes, restarts
+    spliced = next((banner.line for banner in scan.banners if banner.line > begin), None)
+    if spliced:
+        notes.append(Note(spliced, "a line of 100 '=' among the metrics: another log may be spliced in"))
+    return notes, restarts, spliced
 
 
 def completeness(run: Run) -> list[Note]:

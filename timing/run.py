@@ -43,7 +43,7 @@ class Run:
     train_line: np.ndarray
 
     source: str | None  # the training script; undecodable bytes are replaced (a note says so)
-    helpers: dict[str, str]  # appended helper modules by the name that the log gives them; never use it as a path
+    helpers: tuple[tuple[str, str], ...]  # (name, text) of appended helper modules; the names are the log's: no paths
     source_sha256: str | None  # of the source block's bytes, helpers included: for a lone script, of its file
     source_hashes: tuple[str, ...]  # of the same block as others take it, see `timing.layout.renderings`
     source_line: int | None
@@ -70,6 +70,7 @@ class Run:
     telemetry_line: np.ndarray  # int64; `timing.telemetry.read_telemetry` reads their figures
     fallbacks: tuple[Note, ...]  # "fallback step:7 fp8 -> bf16: ..." lines
     restart_line: np.ndarray  # int64: where the step counter starts again, in a log that holds several runs
+    spliced_line: int | None  # where another log, with a source or an environment of its own, seems to start
 
     lines: int
     bytes: int

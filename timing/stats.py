@@ -83,7 +83,7 @@ def target_test(losses, target: float = 3.28, alpha: float = 0.01) -> TargetTest
         raise ValueError("no final validation loss to test")
     if not np.isfinite(losses).all():
         return TargetTest(n, target, alpha, None, None, None, None, None, None, None)
-    mean = float(losses.mean())
+    mean = round(float(losses.mean()), 12)  # losses are decimals: a mean of just the target is not above it
     std = float(losses.std(ddof=1)) if n > 1 else None
     p_value = upper = None
     if std is not None and not _no_spread(losses):

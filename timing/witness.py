@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from timing.text import printable
 
 METRIC = re.compile(
-    r"step:(?P<step>\d+)/(?P<planned>\d+) (?:(?P<split>val|train)_loss:(?P<loss>\S+) )?"
-    r"(?:\S+:\S+ )*?train_time:(?P<time>\d+(?:\.\d+)?)(?P<unit>ms|s)(?: step_avg:(?P<average>\S+?)ms)?(?:\s|$)"
+    r"step:(?P<step>\d{1,18})/(?P<planned>\d{1,18}) (?:(?P<split>val|train)_loss:(?P<loss>\S+) )?"
+    r"(?:[^\s:]+:\S+ )*?train_time:(?P<time>\d+(?:\.\d+)?)(?P<unit>ms|s)(?: step_avg:(?P<average>\S+?)ms)?(?:\s|$)"
 )
 FALLBACK = "fallback "
 

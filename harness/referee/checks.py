@@ -86,6 +86,9 @@ def check_complete(case: Case) -> Check:
             faults.append(f"ends at step {run.steps} of {run.planned_steps or 'an unknown number'} ({entry.at(last)})")
         elif run.final_val_loss is None or not math.isfinite(run.final_val_loss):
             faults.append(f"final loss is {run.final_val_loss} ({entry.at(run.val_line[-1])})")
+        if run.spliced_line:
+            said = "another log starts here, whose script and machine are not read: give it as a file of its own"
+            open_ends.append(f"{said} ({entry.at(run.spliced_line)})")
     if faults:
         return case.check("complete", FAIL, counted(faults))
     if open_ends:

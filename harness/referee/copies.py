@@ -42,10 +42,8 @@ def check_independence(case: Case) -> Check:
 def _same_content(entries: tuple[Entry, ...]) -> list[str]:
     first, faults = {}, []
     for entry in entries:
-        if "#" in entry.name.rpartition("/")[2]:
-            continue  # trials of one file share its bytes
         other = first.setdefault(entry.run.digest, entry)
-        if other is not entry:
+        if other.run.path != entry.run.path:  # trials of one file share its bytes
             faults.append(f"{entry.name} is byte for byte {other.name}")
     return faults
 
@@ -54,10 +52,8 @@ def _same_run_id(entries: tuple[Entry, ...]) -> list[str]:
     ids, faults = {}, []
     for entry in entries:
         run_id = entry.run.run_id or entry.facts.get("run_id")
-        if not isinstance(run_id, str) or "#" in entry.name.rpartition("/")[2]:
-            continue
-        other = ids.setdefault(run_id, entry)
-        if other is not entry:
+        other = ids.setdefault(run_id, entry) if isinstance(run_id, str) else entry
+        if other.run.path != entry.run.path:
             faults.append(f"{entry.name} and {other.name} have the same run id {run_id}")
     return faults
 

@@ -2,13 +2,16 @@
 
 import math
 
-from harness.referee.checks import Case
+from harness.referee.checks import Case, check_complete
+from harness.referee.clock_checks import check_clock_average, check_clock_forward, check_clock_running
+from harness.referee.copies import check_independence
 from harness.referee.submission import Entry
 from harness.referee.verdict import FAIL, PASS, UNKNOWN, Check
 from timing.comparison import Comparison, compare_welch
 from timing.rules import official_time
 from timing.text import printable
 
+SOUND = (check_complete, check_independence, check_clock_forward, check_clock_running, check_clock_average)
 HOST_FACTS = ("cpu", "cores", "memory_gib", "driver")
 
 
@@ -38,6 +41,13 @@ def _other_machine(case: Case) -> str:
             shown = " and ".join(printable(value, 40) for value in sorted(seen)[:2])
             return f"not one machine: {name} {shown}"
     return ""
+
+
+def _broken_baseline(case: Case) -> str:
+    """What the rules about whole runs, copies and clocks find in the baseline; "" where that is nothing."""
+    baseline = Case(case.baseline, case.edition)
+    found = [check for rule in SOUND if (check := rule(baseline)).status == FAIL or check.blocks]
+    return "; ".join(f"{check.rule}: {check.evidence}" for check in found)
 
 
 def official_seconds(case: Case, entries: tuple[Entry, ...]) -> list[float]:
@@ -74,6 +84,8 @@ def check_faster(case: Case) -> Check:
     base = Case(case.baseline, case.edition).finished()[0]
     where = f"baseline: {base.at(int(base.run.val_line[-1]))}"
     evidence = f"{comparison.sentence('the baseline', 'this')}{interval} ({where})"
+    if broken := _broken_baseline(case):
+        return case.check("faster", UNKNOWN, f"the baseline is no measure: {broken}; {evidence}", decisive=True)
     if other := _other_machine(case):
         return case.check("faster", UNKNOWN, f"{other}; {evidence}", decisive=True)
     if not comparison.log_time.excludes_zero:

@@ -14,6 +14,7 @@ from harness.referee.source.reader import code_of
 from timing.log import LogError, Run, printable
 
 LOG_SUFFIXES = (".txt", ".log")
+PACKED = tuple(suffix + packed for suffix in LOG_SUFFIXES for packed in (".gz", ".bz2", ".xz", ".zst", ".zip"))
 NOT_LOGS = {"stdout.txt", "stderr.txt"}
 OWN_SETTINGS = {"data_dir", "log_file", "seed"}
 """Settings that say where a run reads and writes, and with which seed: overriding them leaves the record's run."""
@@ -81,17 +82,19 @@ def collect(paths: Iterable[str | os.PathLike]) -> tuple[list[Entry], list[str]]
     A log that holds several runs gives an entry for each. Raises UserError for a path that does not exist, cannot be
     read or is no regular file, for a named file that is no log, and when no run is found at all.
     """
-    files, left_out, entries = {}, [], []
+    files, spelt, left_out, entries = {}, {}, [], []
     for path in paths:
         if os.fspath(path) == STDIN:
             entries += _entries(Path("standard input"), read_stdin())
             continue
         if not os.fspath(path):
             raise UserError("the path of a log is empty; give log files or folders of them")
-        if Path(path).is_dir():
-            files |= dict.fromkeys(_files_below(Path(path), left_out), False)
-        else:
-            files[_regular(Path(path))] = True
+        is_folder = Path(path).is_dir()
+        for file in _files_below(Path(path), left_out) if is_folder else [_regular(Path(path))]:
+            known = spelt.setdefault(os.path.realpath(file), file)
+            files[known] = files.get(known, False) or not is_folder
+            if known != file:
+                left_out.append(f"{printable(str(file), 200)}: is {printable(str(known), 200)} by another name")
     for (path, was_named), result in zip(files.items(), read_files(list(files)), strict=True):
         if isinstance(result, LogError):
             if was_named and not (path.name in NOT_LOGS and len(files) > 1):
@@ -181,7 +184,11 @@ def _files_below(folder: Path, left_out: list[str]) -> list[Path]:
     for root, folders, names in os.walk(folder, onerror=refuse):
         beside = set(names)
         folders[:] = sorted(name for name in folders if not (name == RANKS and LOG in beside))
+        links = [name for name in folders if Path(root, name).is_symlink()]
+        left_out += [f"{printable(str(Path(root, name)), 300)}: is a link to a folder; name that" for name in links]
         for name in sorted(names):
+            if name.lower().endswith(PACKED):
+                left_out.append(f"{printable(str(Path(root, name)), 300)}: is compressed; unpack it to have it judged")
             copy_of_log = name in NOT_LOGS and LOG in beside
             if not name.lower().endswith(LOG_SUFFIXES) or copy_of_log:
                 continue

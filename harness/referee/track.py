@@ -3,14 +3,15 @@
 from harness.referee.checks import Case
 from harness.referee.source.rules import facts_of, place
 from harness.referee.submission import Arm, Entry
-from harness.referee.verdict import PASS, Check
+from harness.referee.verdict import PASS, UNKNOWN, Check
 from timing.rules import Edition
 from timing.tracks import MEDIUM, MEDIUM_DIM, STEPS, on_track
 
 
 def rules_for(arm: Arm, edition: Edition) -> Edition:
-    """`edition`, of the track that an arm belongs to."""
-    return on_track(edition, recognise(arm.entries[0])[0])
+    """`edition`, of the track that all runs of an arm belong to; track 1's where they differ."""
+    tracks = {recognise(entry)[0] for entry in arm.entries}
+    return on_track(edition, tracks.pop() if len(tracks) == 1 else "")
 
 
 def recognise(entry: Entry) -> tuple[str, str]:
@@ -34,7 +35,11 @@ def recognise(entry: Entry) -> tuple[str, str]:
 
 
 def check_track(case: Case) -> Check:
-    """Which track's rules apply, and what shows it."""
+    """Which track's rules apply, and what shows it; one run may not bring other rules to its fellows."""
+    shown = {track: why for track, why in map(recognise, reversed(case.entries))}
+    if len(shown) > 1:
+        said = "; ".join(f"{track or 'track 1'}: {why}" for track, why in sorted(shown.items()))
+        return case.check("track", UNKNOWN, f"the runs are of several tracks: {said}", decisive=True)
     if not case.edition.track:
         return case.check("track", PASS, f"track 1: nothing says otherwise ({case.first(lambda run: run.source_line)})")
     return case.check("track", PASS, f"{case.edition.track}, judged by its own rules: {recognise(case.entries[0])[1]}")

@@ -31,6 +31,11 @@ class Check:
     def __post_init__(self):
         object.__setattr__(self, "evidence", printable(self.evidence, EVIDENCE_LENGTH))
 
+    @property
+    def blocks(self) -> bool:
+        """Whether it leaves open what must be decided before anything holds."""
+        return self.status == UNKNOWN and self.decisive
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -55,8 +60,7 @@ class Judgement:
         """FAILS if any check fails; INCONCLUSIVE if a decisive one is unknown; else HOLDS, on what the logs show."""
         if self.named(FAIL):
             return FAILS
-        undecided = any(check.status == UNKNOWN and check.decisive for check in self.checks)
-        return INCONCLUSIVE if undecided else HOLDS
+        return INCONCLUSIVE if any(check.blocks for check in self.checks) else HOLDS
 
     @property
     def n(self) -> int:

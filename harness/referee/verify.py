@@ -34,6 +34,7 @@ from harness.referee.faster import against, check_faster, official_seconds
 from harness.referee.render import render_text, to_json, to_markdown
 from harness.referee.source.data_rules import (
     check_clock_source,
+    check_loss_source,
     check_script_settings,
     check_start,
     check_token_stream,
@@ -84,6 +85,7 @@ RULE_BOOK = (
     check_validation_reads,
     check_token_stream,
     check_clock_source,
+    check_loss_source,
     check_start,
     check_script_settings,
     check_faster,
@@ -110,7 +112,7 @@ def verify(
     record = resolve(record) if isinstance(record, str) else record
     chosen = None if edition is None else _edition(edition)
     entries, notes = collect(paths)
-    baseline = collect(against)[0] if against else []
+    baseline, of_baseline = collect(against) if against else ([], [])
     separate = arms(entries)
     judged = judged_arm(separate, record)
     common = {
@@ -134,7 +136,12 @@ def verify(
         today=judge(judged, today) if today != in_force and chosen is None else None,
         others=tuple(judge(arm, chosen or _edition_of(arm, record)) for arm in separate if arm is not judged),
         guessed=is_guess(separate, judged, record),
-        notes=(*(f"left out: {line}" for line in notes), *_oddities(judged)),
+        notes=(
+            *(f"left out: {line}" for line in notes),
+            *_oddities(judged.entries),
+            *(f"left out of the baseline: {line}" for line in of_baseline),
+            *(f"baseline: {line}" for line in _oddities(tuple(baseline))),
+        ),
     )
 
 
@@ -153,9 +160,9 @@ def _coloured(text: str, status: str) -> str:
     return click.style(text, fg={PASS: "green", "fail": "red", UNKNOWN: "yellow"}.get(status, "cyan"), bold=True)
 
 
-def _oddities(arm: Arm) -> list[str]:
-    """What the reader found odd in the judged files, the first few in each."""
-    files = {entry.run.digest: entry for entry in reversed(arm.entries)}
+def _oddities(entries: tuple[Entry, ...]) -> list[str]:
+    """What the reader found odd in files, the first few in each."""
+    files = {entry.run.digest: entry for entry in reversed(entries)}
     return [
         printable(f"{note.text} ({entry.run.path}{f':{note.line}' if note.line else ''})", 300)
         for entry in reversed(files.values())

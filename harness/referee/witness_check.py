@@ -56,7 +56,7 @@ def _columns(table: dict) -> tuple[np.ndarray, ...] | None:
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     columns = step, train, log_ms, clock_s
-    return columns if all(column.shape == (len(step),) for column in columns) else None
+    return columns if all(column.shape == (step.size,) for column in columns) else None
 
 
 def _disagreement(step, train, log_ms, clock_s) -> float | None:

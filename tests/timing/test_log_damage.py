@@ -65,7 +65,8 @@ def test_a_splice_of_two_whole_logs(read, pieces, said):
     at = first.count("\n")
     assert run.restart_line.tolist() == [at + pieces.log(metrics="").count("\n") + 1]
     assert said(run, "2 runs one after another") == run.restart_line[0]
-    assert said(run, "another log may be spliced in") > at
+    assert said(run, "another log may be spliced in") == run.spliced_line > at
+    assert read(first).spliced_line is None
 
 
 def test_a_splice_in_the_middle_of_a_run(read, pieces, said):

@@ -101,7 +101,7 @@ def test_helper_modules_are_split_off_the_source(read, pieces):
     source += f"\n\n{rule}\n# ops/deep.py\n{rule}\n\n{deeper}"
     run = read(pieces.log(source=source))
     assert run.source == pieces.source
-    assert run.helpers == {"triton_kernels.py": helper, "ops/deep.py": deeper}
+    assert run.helpers == (("triton_kernels.py", helper), ("ops/deep.py", deeper))
     assert run.source_sha256 == hashlib.sha256(source.encode()).hexdigest()
 
 
@@ -155,7 +155,7 @@ def test_a_source_that_lost_a_quote_ends_where_it_ends(read, pieces, said, sourc
 )
 def test_a_log_without_a_source(read, pieces, said, lead):
     run = read(lead + pieces.environment(gpus=4) + pieces.banner + pieces.metrics())
-    assert (run.source, run.source_line, run.helpers, run.source_sha256) == (None, None, {}, None)
+    assert (run.source, run.source_line, run.helpers, run.source_sha256) == (None, None, (), None)
     assert (run.gpus, run.steps, run.complete) == (4, 10, True)
     assert said(run, "no source") is not None
 

@@ -148,7 +148,7 @@ def texts(run: Run):
         if isinstance(value, str) and field.name not in ("path", "source"):
             yield value
     yield from (text for pair in run.overrides.items() for text in pair)
-    yield from run.helpers
+    yield from (name for name, _ in run.helpers)
     yield from (note.text for note in (*run.notes, *run.fallbacks))
 
 

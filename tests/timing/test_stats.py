@@ -48,6 +48,11 @@ def test_upper_bound_meets_the_target_exactly_when_p_meets_alpha():
     assert target_test(edge).p_value == pytest.approx(0.01)
 
 
+@pytest.mark.parametrize("losses", [(3.2778, 3.2822), (3.2780, 3.2820), (3.28,) * 7, (3.2769, 3.2816, 3.2815)])
+def test_a_mean_of_just_the_target_is_not_above_it(losses):
+    assert target_test(losses).mean == 3.28
+
+
 def test_mean_above_the_target_never_becomes_significant():
     result = target_test([3.281, 3.282, 3.2805])
     assert not result.significant

@@ -23,7 +23,13 @@ def test_metric_lines(line, step, planned, kind, loss, log_ms, average):
 
 
 @pytest.mark.parametrize(
-    "line", ["", "step:1", "step:1/x train_time:1ms", " step:1/2 train_time:1ms", "steps are taken"]
+    "line",
+    [
+        *("", "step:1", "step:1/x train_time:1ms", " step:1/2 train_time:1ms", "steps are taken"),
+        f"step:{'9' * 5000}/1 train_time:1ms",
+        "step:1/2 " + "a:b:c " * 4000,  # to be told in linear time
+    ],
+    ids=range(7),
 )
 def test_other_lines(line):
     assert parse_metric(line) is None

@@ -4,8 +4,8 @@ Only the standard library is imported here: this runs in the guarded process of 
 """
 
 import ast
-import re
 
+from harness.referee.source.flow import CHOOSERS, GIVING, SIGNS, Numbers, given_in, key_of, keys_within, printed_behind
 from harness.referee.source.names import Names
 from harness.referee.source.validation import plain
 
@@ -15,30 +15,28 @@ CLOCKS = {
 _CLOCKS = {*CLOCKS, "time"}
 _READS = {"elapsed_time"}  # of torch.cuda.Event, in milliseconds
 UNITS = {0, 1, 1e3, 1e6, 1e9, 1e-3, 1e-6, 1e-9, 60}
-_SIGNS = {ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Add: "+", ast.Sub: "-", ast.Pow: "**", ast.Mod: "%"}
-_GIVING = (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr, ast.Return)
 _REPLACING = (ast.Name, ast.Attribute, ast.Subscript, ast.FunctionDef, ast.ClassDef, ast.Call)
-_PRINTED = re.compile(r"train_time:$")
 
 
 def clock_facts(names: Names) -> dict:
     """What a script does with its clock.
 
     `replaced`: [what, module, line] wherever one of Python's clocks is given another value; `scaled`: [sign, number,
-    module, line] wherever a time is multiplied with, divided by or moved by a number that is no unit of time;
+    module, line] wherever a time is multiplied with, divided by or moved by a number that is no unit of time, or held
+    against one that is no time (None where the number is not told);
     `printed`: "clock" if the time that stands behind `train_time:` comes from a clock, "other" if from anything else,
     "" if there is none.
     """
-    timed = _timed_names(names)
+    timed, numbers = _timed_names(names), Numbers(names)
     replaced, scaled, printed = [], [], set()
     for node in names.of(*_REPLACING):
         if type(getattr(node, "ctx", None)) is not ast.Load and (what := _replaces(names, node)):
             replaced.append([what, names.module_of(node), node.lineno])
-    for node in names.of(ast.BinOp, ast.AugAssign):
-        if (number := _scales(names, node, timed)) is not None:
-            scaled.append([_SIGNS.get(type(node.op), "?"), number, names.module_of(node), node.lineno])
+    for node in names.of(ast.BinOp, ast.AugAssign, ast.Call):
+        if found := _scales(names, node, timed, numbers):
+            scaled.append([*found, names.module_of(node), node.lineno])
     for node in names.of(ast.JoinedStr):
-        printed |= {_is_timed(names, value, timed) for value in _printed_times(node)}
+        printed |= {_is_timed(names, value, timed) for value in printed_behind("train_time:", node)}
     source = "" if not printed else "clock" if printed == {True} else "other"
     return {"replaced": replaced, "scaled": scaled, "printed": source}
 
@@ -51,74 +49,48 @@ def _reads_clock(names: Names, node: ast.AST) -> bool:
 
 def _timed_names(names: Names) -> set:
     """Names and attributes that hold times, followed through assignments and returned values."""
-    pairs = [pair for node in names.of(*_GIVING) for pair in _given(names, node)]
+    pairs = [pair for node in names.of(*GIVING) for pair in given_in(names, node)]
     found = {key for key, value in pairs if _reads_within(names, value)}
-    sources = [(key, _keys_within(names, value)) for key, value in pairs]
+    sources = [(key, keys_within(names, value)) for key, value in pairs]
     while fresh := {key for key, held in sources if key not in found and not held.isdisjoint(found)}:
         found |= fresh
     return found
 
 
-def _given(names: Names, node: ast.AST) -> list[tuple[object, ast.AST]]:
-    """(key of a name, the expression given to it) pairs of one statement."""
-    if isinstance(node, ast.Assign):
-        pairs = [(target, node.value) for target in node.targets]
-    elif isinstance(node, (ast.AnnAssign, ast.AugAssign, ast.NamedExpr)) and node.value is not None:
-        pairs = [(node.target, node.value)]
-    elif isinstance(node, ast.Return) and node.value is not None:
-        owner = names.scope(node)
-        return [(("def", getattr(owner, "name", "")), node.value)]
-    else:
-        return []
-    given = []
-    for target, value in pairs:
-        if isinstance(target, (ast.Tuple, ast.List)):
-            parts = (
-                value.elts if isinstance(value, (ast.Tuple, ast.List)) and len(value.elts) == len(target.elts) else ()
-            )
-            given += [(_key(names, each), part) for each, part in zip(target.elts, parts, strict=False)]
-        else:
-            given.append((_key(names, target), value))
-    return given
-
-
-def _key(names: Names, node: ast.AST) -> object:
-    """What a time is known by: a name with the scope that binds it, an attribute by its name alone."""
-    if isinstance(node, ast.Name):
-        return names.binder(node), node.id
-    return getattr(node, "attr", None)
-
-
 def _is_timed(names: Names, value: ast.AST, timed: set) -> bool:
     """Whether a time goes into the value of an expression."""
-    return not _keys_within(names, value).isdisjoint(timed) or _reads_within(names, value)
+    return not keys_within(names, value).isdisjoint(timed) or _reads_within(names, value)
 
 
 def _reads_within(names: Names, value: ast.AST) -> bool:
     return any(_reads_clock(names, node) for node in names.leaves(value))
 
 
-def _keys_within(names: Names, value: ast.AST) -> set:
-    """What the names, attributes and called functions in an expression are known by."""
-    called = {("def", plain(node.func)) for node in names.leaves(value) if isinstance(node, ast.Call)}
-    return called | {_key(names, node) for node in names.leaves(value) if isinstance(node, (ast.Name, ast.Attribute))}
-
-
-def _scales(names: Names, node: ast.AST, timed: set) -> float | None:
-    """The number that a time is multiplied with, divided by or moved by, None if none or a unit of time."""
-    if isinstance(node, ast.BinOp):
-        sides, operation = (node.left, node.right), node.op
-    elif isinstance(node, ast.AugAssign):
-        sides, operation = (node.target, node.value), node.op
-    else:
-        return None
-    if type(operation) not in _SIGNS:
+def _scales(names: Names, node: ast.AST, timed: set, numbers: Numbers) -> tuple[str, float | None] | None:
+    """(sign, number) of what a time is multiplied with, divided by, moved by or held against; None if of nothing but
+    times and their units."""
+    if isinstance(node, ast.Call):
+        return _chooses(names, node, timed, numbers)
+    sides = (node.left, node.right) if isinstance(node, ast.BinOp) else (node.target, node.value)
+    if type(node.op) not in SIGNS:
         return None
     for number, other in (sides, sides[::-1]):
-        value = names.value(number)
-        if type(value) in (int, float) and value not in UNITS and _is_time(names, other, timed):
-            return float(value)
+        value = numbers.value(number)
+        if isinstance(number, ast.Attribute) and isinstance(value, int):
+            continue  # a field of the settings that counts something: an average is taken over it
+        if value is not None and value not in UNITS and _is_time(names, other, timed):
+            return SIGNS[type(node.op)], float(value)
     return None
+
+
+def _chooses(names: Names, call: ast.Call, timed: set, numbers: Numbers) -> tuple[str, float | None] | None:
+    """The same of a min() or max() of a time and of what is none; the number is None where it is not told."""
+    chooser = next(iter(names.resolve(call.func) & CHOOSERS), "")
+    if not chooser or not any(_is_time(names, each, timed) for each in call.args):
+        return None
+    others = [each for each in call.args if not _is_timed(names, each, timed)]
+    values = [value for each in others if (value := numbers.value(each)) not in UNITS]
+    return (f"in {chooser.removeprefix('builtins.')}() with", values[0]) if values else None
 
 
 def _is_time(names: Names, node: ast.AST, timed: set) -> bool:
@@ -127,7 +99,7 @@ def _is_time(names: Names, node: ast.AST, timed: set) -> bool:
         return _is_time(names, node.left, timed) or _is_time(names, node.right, timed)
     if isinstance(node, ast.Call):
         return _reads_clock(names, node) or ("def", plain(node.func)) in timed
-    return isinstance(node, (ast.Name, ast.Attribute)) and _key(names, node) in timed
+    return isinstance(node, (ast.Name, ast.Attribute)) and key_of(names, node) in timed
 
 
 def _replaces(names: Names, node: ast.AST) -> str:
@@ -145,14 +117,3 @@ def _replaces(names: Names, node: ast.AST) -> str:
         return f"{node.name}, a clock by its import,"
     sets = isinstance(node, ast.Call) and names.resolve(node.func) & {"builtins.setattr", "builtins.delattr"}
     return "an attribute of time" if sets and node.args and "time" in names.resolve(node.args[0]) else ""
-
-
-def _printed_times(text: ast.JoinedStr) -> list[ast.AST]:
-    """What an f-string puts behind `train_time:`."""
-    return [
-        after.value
-        for before, after in zip(text.values, text.values[1:], strict=False)
-        if isinstance(after, ast.FormattedValue)
-        and isinstance(before, ast.Constant)
-        and _PRINTED.search(str(before.value))
-    ]

@@ -18,6 +18,7 @@ from harness.referee.source.words import (
     HIDING_MODULES,
     LOOKERS,
     READS_CONFIG,
+    RUNS_PREFIXES,
     RUNS_TEXT,
 )
 
@@ -74,6 +75,9 @@ class _Reader:
             self.store(node)
         if isinstance(node, ast.Attribute) and node.attr in HIDING_ATTRIBUTES:
             self.note("undecided", f".{node.attr}", node)
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+            for holder in self.names.resolve(node.value) & {"os.environ", "os.environb"}:
+                self.note("undecided", f"{holder}.{node.attr}", node)
         if is_read:
             self.escape(node)
 
@@ -126,14 +130,17 @@ class _Reader:
                 self.config_call(config, method, node)
             elif function in ATTRIBUTE_CALLS:
                 self.attribute_call(function, node)
-        is_method = isinstance(node.func, ast.Attribute) and node.func.attr == "compile" and not functions
-        if is_method and {keyword.arg for keyword in node.keywords} & COMPILE_KEYWORDS:
+        is_method = isinstance(node.func, ast.Attribute) and node.func.attr == "compile"
+        of_torch = all(function.startswith("torch.") and function not in COMPILERS for function in functions)
+        if is_method and of_torch and {keyword.arg for keyword in node.keywords} & COMPILE_KEYWORDS:
             self.arguments(node, COMPILE)
 
     def hides(self, function: str, owner: str, node: ast.Call) -> str:
         """Why a call cannot be followed, "" if it can."""
-        if function in RUNS_TEXT or (owner.split(".")[0] in HIDING_MODULES and function not in HARMLESS_CALLS):
+        if function in RUNS_TEXT or function.startswith(RUNS_PREFIXES):
             return function.removeprefix("builtins.")
+        if owner.split(".")[0] in HIDING_MODULES and function not in HARMLESS_CALLS:
+            return function
         if owner == "sys.modules" and not (function == "sys.modules.get" and isinstance(self.argument(node, 0), str)):
             return f"{function}()"
         if owner == "subprocess" and any(keyword.arg == "env" for keyword in node.keywords):

@@ -103,7 +103,8 @@ def check_clock_source(case: Case) -> Check:
         if faults:
             return case.check(rule, FAIL, counted(faults))
         scaled = [
-            (_shortens(sign, n), f"a time {sign} {n:g} ({place(entry, *at)})") for sign, n, *at in clock["scaled"]
+            (_shortens(sign, number), f"a time {reckoned(sign, number)} ({place(entry, *at)})")
+            for sign, number, *at in clock["scaled"]
         ]
         if any(short for short, _ in scaled):
             said = counted([said for short, said in scaled if short])
@@ -115,8 +116,27 @@ def check_clock_source(case: Case) -> Check:
     return case.check(rule, PASS, f"times of a clock, in its own units ({case.first(start)})")
 
 
-def _shortens(sign: str, number: float) -> bool:
+def check_loss_source(case: Case) -> Check:
+    """The loss behind `val_loss:` is what validation gave."""
+    rule = "loss-source"
+    if open_question := unread(case, rule):
+        return open_question
+    for entry, facts in spellings(case):
+        moved = [f"a loss {reckoned(sign, n)} ({place(entry, *at)})" for sign, n, *at in facts["loss"]]
+        if moved:
+            return undecided(case, rule, f"losses are reckoned with: {counted(moved)}")
+    return case.check(rule, PASS, f"no number of the script's own moves it ({case.first(start)})")
+
+
+def reckoned(sign: str, number: float | None) -> str:
+    """`* 0.97`, `in min() with something else`."""
+    return f"{sign} {'something else' if number is None else f'{number:g}'}"
+
+
+def _shortens(sign: str, number: float | None) -> bool:
     """Whether a time is made shorter, by less than any change of units would."""
+    if number is None:
+        return False
     return (sign == "*" and (0.3 < number < 1 or 300 < number < 1000)) or (sign == "/" and 1 < number < 3)
 
 

@@ -9,9 +9,11 @@ import selectors
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from timing.run import Run
+from timing.text import printable
 
 ROOT = Path(__file__).resolve().parents[3]
 BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from harness.referee.source.worker import main; main()"
@@ -22,10 +24,15 @@ KEPT = 2_000
 _answers: dict[str, dict] = {}
 
 
-def read_source(script: str, helpers: dict[str, str] | None = None) -> dict:
-    """Facts about a script and its helper modules (texts by file name), as `worker` gives them; {"error": why} when
+def read_source(script: str, helpers: Iterable[tuple[str, str]] = ()) -> dict:
+    """Facts about a script and its helper modules (name and text of each), as `worker` gives them; {"error": why} when
     they cannot be had. A source is read once, whoever asks: answers are kept by the hash of its text."""
-    modules = {"": script} | {Path(name).name.removesuffix(".py"): text for name, text in (helpers or {}).items()}
+    modules = {"": script}
+    for name, text in helpers:
+        module = Path(name).name.removesuffix(".py")
+        if module in modules:  # no name, or one for two texts: which of them the script meant, its log does not tell
+            return {"error": f"two modules of it are called {printable(module, 80)!r}"}
+        modules[module] = text
     if sum(map(len, modules.values())) > LARGEST_SOURCE:
         return {"error": f"larger than {LARGEST_SOURCE // 1_000_000} MB"}
     request = json.dumps(modules, sort_keys=True).encode()

@@ -11,7 +11,7 @@ COMPILE_KEYWORDS = {"mode", "options", "backend", "fullgraph", "dynamic", "disab
 RUNS_TEXT = {
     *(f"builtins.{name}" for name in ("exec", "eval", "compile")),
     *(f"runpy.{name}" for name in ("run_path", "run_module")),
-    *(f"os.{name}" for name in ("execv", "execve", "execvp", "execl", "execle", "fork", "posix_spawn")),
+    "os.fork",
     "importlib.util.spec_from_file_location",
     "importlib.util.module_from_spec",
     "importlib.machinery.SourceFileLoader",
@@ -29,7 +29,9 @@ RUNS_TEXT = {
     "operator.attrgetter",
     "operator.methodcaller",
     "os.putenv",
+    "typing.get_type_hints",
 }
+RUNS_PREFIXES = ("os.exec", "os.spawn", "os.posix_spawn")
 GUARDED = {"torch", "torch._inductor", "torch._dynamo", COMPILE, "sys.modules", *CONFIG_MODULES}
 GUARDED |= {f"{module}.__dict__" for module in GUARDED} | {"torch._inductor.config.triton"}
 HIDING_ATTRIBUTES = {
@@ -39,8 +41,10 @@ HIDING_ATTRIBUTES = {
 }
 """Ways from one object to another that no name shows."""
 HIDING_MODULES = {"ctypes", "gc", "inspect", "marshal", "code", "codeop", "imp", "cffi"}
+HIDING_MODULES |= {"timeit", "cProfile", "profile", "pdb", "bdb", "trace"}  # they run text
 HARMLESS_CALLS = {f"gc.{name}" for name in ("collect", "disable", "enable", "freeze", "isenabled")}
 HARMLESS_CALLS |= {f"inspect.{name}" for name in ("getsource", "signature", "getfile")}
+HARMLESS_CALLS |= {"timeit.default_timer"}
 ATTRIBUTE_CALLS = {f"builtins.{name}" for name in ("getattr", "setattr", "delattr", "object.__setattr__")}
 LOOKERS = {
     f"builtins.{name}" for name in ("getattr", "setattr", "hasattr", "vars", "isinstance", "print", "id", "repr")

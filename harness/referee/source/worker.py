@@ -69,10 +69,11 @@ def read(modules: dict[str, str]) -> dict:
     from harness.referee.source.data import data_facts
     from harness.referee.source.fingerprint import fingerprint
     from harness.referee.source.habits import habit_facts
+    from harness.referee.source.loss import loss_facts
     from harness.referee.source.names import Names
     from harness.referee.source.validation import validation_facts
 
     trees = {name: ast.parse(text) for name, text in modules.items()}
     names = Names(trees)
     facts = {"code": fingerprint(*trees.values()), "compiler": compiler_facts(names), "clock": clock_facts(names)}
-    return facts | data_facts(names) | validation_facts(names) | habit_facts(names)
+    return facts | data_facts(names) | validation_facts(names) | loss_facts(names) | habit_facts(names)

@@ -68,6 +68,28 @@ def test_baseline_cut_short_has_no_time(forge, status, evidence):
     assert status(verdict, "faster") == "unknown" and "no complete run" in evidence(verdict, "faster")
 
 
+@pytest.mark.parametrize("fault", ["copies", "a clock that falls", "a run cut short"])
+def test_a_broken_baseline_measures_nothing(forge, status, evidence, fault):
+    baseline = forge.runs([3.278] * 4, "baseline", pace_ms=61.0)
+    text = baseline[0].read_text()
+    if fault == "copies":
+        baseline[1].write_text(text)
+    elif fault == "a clock that falls":
+        baseline[1].write_text(baseline[1].read_text().replace("train_time:18", "train_time:10"))
+    else:
+        baseline[1].write_text(text[:-9000])
+    verdict = verify([forge.submission()], against=baseline)
+    assert status(verdict, "faster") == "unknown" and verdict.verdict == "inconclusive"
+    assert "the baseline is no measure: " in evidence(verdict, "faster")
+
+
+def test_what_is_left_out_of_the_baseline_is_told(forge):
+    forge.runs([3.278] * 4, "baseline", pace_ms=61.0)
+    (forge.folder / "baseline" / "more.txt").write_text("not a log\n")
+    notes = verify([forge.submission()], against=[forge.folder / "baseline"]).notes
+    assert any(note.startswith("left out of the baseline: ") and "more.txt" in note for note in notes)
+
+
 def test_single_baseline_gives_no_interval(forge, evidence):
     baseline = forge.runs([3.278], "baseline", pace_ms=61.0)
     assert "Welch" not in evidence(verify([forge.submission()], against=baseline), "faster")

@@ -181,6 +181,18 @@ def test_banned_flag_in_a_helper_module(forge, evidence):
     assert "triton_kernels.py:2" in evidence(verdict, "compiler-flags")
 
 
+@pytest.mark.parametrize("names", [("x/.py",), ("a/tuning.py", "b/tuning.py"), ("tuning.py", "tuning.py")])
+def test_a_helper_module_that_hides_another(forge, draft, script, status, names):
+    """The last of them is innocent, or the record's own script."""
+    flag = "import torch._inductor.config as c\nc.coordinate_descent_tuning = True\n"
+    main, texts = (script + flag, [script]) if len(names) == 1 else (script, [flag, "x = 1\n"])
+    for name, text in zip(names, texts, strict=True):
+        main += f"\n\n{'-' * 40}\n# {name}\n{'-' * 40}\n\n{text}"
+    verdict = verify([forge.submission(source=main)], record=draft(script))
+    assert status(verdict, "compiler-flags") == "unknown" and status(verdict, "source") != "pass"
+    assert verdict.verdict != "holds"
+
+
 def test_harmless_helper_module_passes(forge, status):
     helper = (
         '"""torch._inductor.config.max_autotune = True"""\nimport torch\nprint(torch._inductor.config.max_autotune)\n'

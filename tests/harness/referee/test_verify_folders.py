@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pytest
 from click.testing import CliRunner
 
 from harness.cli import main
@@ -22,6 +23,39 @@ def test_console_copies_in_a_subfolder(forge, draft, script):
     verdict = verify([folder], record=draft(script))
     assert (verdict.verdict, len(verdict.judged.runs)) == ("holds", 5)
     assert sum("console" in note and "prints what" in note for note in verdict.notes) == 5
+
+
+def test_one_file_under_two_names_is_one_run(forge, draft, script):
+    folder = forge.submission()
+    (folder / "again.txt").symlink_to(folder / "run0.txt")
+    verdict = verify([folder, folder / ".." / "logs" / "run1.txt"], record=draft(script))
+    assert (verdict.verdict, len(verdict.judged.runs)) == ("holds", 5)
+    assert sum("by another name" in note for note in verdict.notes) == 2
+
+
+def test_what_a_search_passes_by_is_told(forge):
+    folder = forge.submission()
+    (folder / "run5.txt.gz").write_bytes(b"\x1f\x8b")
+    (folder / "more").symlink_to(forge.folder)
+    notes = verify([folder]).notes
+    assert any("run5.txt.gz: is compressed" in note for note in notes)
+    assert any("more: is a link to a folder" in note for note in notes)
+
+
+def test_logs_put_into_one_file_do_not_share_a_script(forge, draft, script, status, evidence):
+    logs = forge.runs([3.2781, 3.2779, 3.2783, 3.2776, 3.2785])
+    whole = forge.folder / "all.txt"
+    whole.write_text("".join(log.read_text() for log in logs))
+    verdict = verify([whole], record=draft(script))
+    assert (verdict.verdict, len(verdict.judged.runs)) == ("inconclusive", 5)
+    assert "another log starts here" in evidence(verdict, "complete")
+
+
+@pytest.mark.parametrize("name", ["b.txt", "b#1.txt"])
+def test_a_copy_fails_whatever_its_name(forge, status, name):
+    log = forge.log("logs/a#1.txt", environment=["run_id=x"])
+    (log.parent / name).write_text(log.read_text() + "\n")
+    assert status(verify([log.parent]), "independence") == "fail"
 
 
 def test_a_copy_that_claims_to_be_a_run_still_fails(forge):

@@ -46,10 +46,10 @@ def test_damaged_run_json_is_unknown(forge, status):
     folder = forge.run_folder()
     (folder / "run.json").write_text("{")
     assert status(verify([folder]), "witness") == "unknown"
-    (folder / "run.json").write_text(
-        json.dumps({"witness": {"step": [1], "kind": ["train"], "log_ms": ["x"], "clock_s": [0]}})
-    )
-    assert status(verify([folder]), "witness") == "unknown"
+    whole = {"step": [1], "kind": ["train"], "log_ms": [1.0], "clock_s": [0]}
+    for damage in ({"log_ms": ["x"]}, {"step": 5, "kind": [], "log_ms": [], "clock_s": []}, {"step": [[1]]}):
+        (folder / "run.json").write_text(json.dumps({"witness": whole | damage}))
+        assert status(verify([folder]), "witness") == "unknown"
 
 
 def test_another_corpus_fails(forge, status):

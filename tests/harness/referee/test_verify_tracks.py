@@ -47,6 +47,14 @@ def test_the_track_of_steps_takes_any_hardware(forge, status, evidence, line):
     assert "track 3 (fewest steps, any hardware)" in evidence(verdict, "track")
 
 
+def test_one_run_does_not_bring_its_tracks_rules_to_the_others(forge, status, evidence):
+    others = forge.runs([3.2781, 3.2779, 3.2783, 3.2776], gpu="NVIDIA B200")
+    one = forge.log("logs/a.txt", noise=9, environment=["Using run_stop_step=600 train_steps=600"])
+    verdict = verify([one, *others])
+    assert status(verdict, "track") == "unknown" and status(verdict, "hardware") == "fail"
+    assert "track 1: " in evidence(verdict, "track") and "track 3 (fewest steps" in evidence(verdict, "track")
+
+
 def test_a_named_record_is_track_1s(forge, draft, script, status):
     source = medium(script)
     verdict = verify([forge.submission(source=source)], record=draft(source))

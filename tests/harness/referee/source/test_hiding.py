@@ -10,6 +10,12 @@ IMPORT = "import glob\n"
 
 FAILING = {
     "a clock of 900 ms a second": (CLOCK, "900 * (time.perf_counter() - start)", "clock-source"),
+    "a clock of 97 hundredths": (CLOCK, f"(97 / 100) * {CLOCK}", "clock-source"),
+    "a clock by a setting": (
+        CLOCK,
+        f"settings.unit * {CLOCK}\n        class Settings:\n            unit: float = 0.97\n",
+        "clock-source",
+    ),
     "a clock replaced": (IMPORT, IMPORT + "import time\ntime.perf_counter = lambda: 0.0\n", "clock-source"),
     "a clock replaced by setattr": (IMPORT, IMPORT + "import time\nsetattr(time, 'time', f)\n", "clock-source"),
     "a clock rebound": (
@@ -66,8 +72,8 @@ HIDING = {
     "one seed and the rank": (IMPORT, IMPORT + "import torch\ntorch.manual_seed(42 + rank)\n", "fresh-start"),
     "a fifth of validation": ("val_tokens // 4096)", "val_tokens // 4096 // 5)", "val-tokens"),
     "a fifth by name": (
-        "val_tokens // 4096)",
-        "val_steps // 5)\n            val_steps = val_tokens // 4096",
+        "val_tokens // 4096))",
+        "val_steps // 5))\n            val_steps = val_tokens // 4096",
         "val-tokens",
     ),
     "validation tokens from outside": ("= 20 * 524288", "= int(os.environ.get('N', 10485760))", "val-tokens"),
@@ -84,13 +90,27 @@ HIDING = {
     "settings from outside": (IMPORT, IMPORT + "import os\nlr = float(os.getenv('LR', '1'))\n", "script-settings"),
     "a clock of one's own": ("time.perf_counter()", "mine()", "clock-source"),
     "a clock that is moved": ("start = time.perf_counter()\n    model", "start += 0.5\n    model", "clock-source"),
+    "a clock held down": (
+        "        start = time",
+        "        clock = min(clock, 60 * step)\n        start = time",
+        "clock-source",
+    ),
+    "a loss moved": ("val_loss:{loss:", "val_loss:{loss - 0.003:", "loss-source"),
+    "a loss scaled": ("        clock +=", "        loss *= 0.999\n        clock +=", "loss-source"),
+    "a loss held down": ("val_loss:{loss:", "val_loss:{min(loss, 3.2791):", "loss-source"),
+    "a loss scaled in validation": (
+        "loss = sum(model(next(val_loader)) for _ in range(val_tokens // 4096))",
+        "loss = validate()\ndef validate():\n    total = model(next(val_loader))\n"
+        "    return (total / val_tokens * (1 - 0.001)).item()\nif True:\n    if True:",
+        "loss-source",
+    ),
     "another loader": ("len(tokens) - size", "len(tokens) // 2", "token-stream"),
     "no text of a validation line": ("val_loss:{", "val' 'loss:{", "source"),
 }
 
 
 @pytest.mark.parametrize(("old", "new", "rule"), HIDING.values(), ids=HIDING.keys())
-def test_what_a_source_hides_never_holds(forge, draft, script, status, old, new, rule):
+def test_what_a_source_hides_never_holds(forge, draft, script, status, evidence, old, new, rule):
     assert old in script
     source = script.replace(old, new)
     if rule == "source":
@@ -99,7 +119,7 @@ def test_what_a_source_hides_never_holds(forge, draft, script, status, old, new,
     if rule == "token-stream":
         record = draft(script, name="parent", number="98")
     verdict = verify([forge.submission(source=source)], record=record)
-    assert status(verdict, rule) == "unknown"
+    assert status(verdict, rule) == "unknown" and "cannot be read:" not in evidence(verdict, rule)
     assert verdict.verdict == ("fails" if rule == "token-stream" else "inconclusive")
 
 

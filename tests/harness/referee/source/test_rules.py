@@ -10,7 +10,7 @@ from timing.rules import EDITIONS, today
 PRINTS = "print('val_loss')\n"
 
 
-def judge(source, helpers=None):
+def judge(source, helpers=()):
     """(banned, undecided, allowed) names under today's rules."""
     facts = read_source(PRINTS + source, helpers)
     assert "error" not in facts, facts
@@ -36,6 +36,8 @@ BANNED = {
     "getattr chain": "import torch\ngetattr(getattr(torch, '_inductor'), 'config').max_autotune = True",
     "vars": "import torch\nvars(torch._inductor.config)['max_autotune'] = True",
     "dict": "import torch\ntorch._inductor.config.__dict__['max_autotune'] = True",
+    "a module's own compile": "model.compile(mode='max-autotune')",
+    "the class's compile": "import torch\ntorch.nn.Module.compile(model, mode='max-autotune')",
     "dict update": "import torch\ntorch._inductor.config.__dict__.update(max_autotune=True)",
     "sys.modules": "import sys, torch\nsys.modules['torch._inductor.config'].max_autotune = True",
     "import_module": "import importlib\nimportlib.import_module('torch._inductor.config').max_autotune = True",
@@ -90,6 +92,12 @@ UNDECIDED = {
     "computed environment variable": "import os\nos.environ[name] = '1'",
     "another process": "import subprocess\nsubprocess.run(['python', 'train.py'], env=variables)",
     "bytes of the environment": "import os\nos.environb[b'TORCHINDUCTOR_MAX_AUTOTUNE'] = b'1'",
+    "the environment's inside": "import os\nos.environ._data[b'TORCHINDUCTOR_MAX_AUTOTUNE'] = b'1'",
+    "another program": "import os, sys\nos.execvpe(sys.executable, sys.argv, variables)",
+    "a spawned program": "import os\nos.spawnve(os.P_WAIT, path, words, variables)",
+    "text to be timed": "import timeit\ntimeit.timeit('c.max_autotune = True', 'import torch._inductor.config as c')",
+    "text to be profiled": "import cProfile\ncProfile.run(text)",
+    "hints that run": "import typing\ntyping.get_type_hints(f)",
     "putenv": "import os\nos.putenv('TORCHINDUCTOR_MAX_AUTOTUNE', '1')",
     "computed import": "import importlib\nimportlib.import_module(name).max_autotune = True",
     "module that the log lacks": "from my_kernels import fast",
@@ -125,6 +133,8 @@ HONEST = {
     "cache folder": "import os\nos.environ['TORCHINDUCTOR_CACHE_DIR'] = '/tmp/cache'",
     "settings by setattr": "for key, value in given.items():\n    setattr(settings, key, value)",
     "conditional compile": "import torch\nfast = torch.compile(f, dynamic=False) if torch.cuda.is_available() else f",
+    "a regular expression": "import re\nre.compile('x', flags=re.M)",
+    "the default timer": "import timeit\nstart = timeit.default_timer()",
     "backend switches": "import torch\ntorch.backends.cuda.matmul.allow_tf32 = True",
 }
 
@@ -136,11 +146,18 @@ def test_honest_neighbours_pass(source):
 
 
 def test_flag_in_a_helper_module_and_through_one():
-    helpers = {"kernels_of_mine.py": "import torch\nknobs = torch._inductor.config\n"}
+    helpers = [("kernels_of_mine.py", "import torch\nknobs = torch._inductor.config\n")]
     banned, _, _ = judge("from kernels_of_mine import knobs\nknobs.max_autotune = True", helpers)
     assert banned == ["torch._inductor.config.max_autotune=True"]
     banned, _, _ = judge("import kernels_of_mine as k\nk.knobs.max_autotune = True", helpers)
     assert banned
+
+
+@pytest.mark.parametrize("names", [[".py"], ["x/.py"], ["a/kernels.py", "b/kernels.py"], ["k.py", "k.py"]])
+def test_helper_modules_that_hide_another_are_not_read(names):
+    """One without a name would stand in the script's place, the second of two in the first's."""
+    facts = read_source(PRINTS, [(name, "x = 1\n") for name in names])
+    assert list(facts) == ["error"] and facts["error"].startswith("two modules of it are called")
 
 
 def test_everything_was_allowed_before_february_2025():
@@ -186,7 +203,7 @@ def test_powers_are_not_computed():
 
 def test_nothing_is_executed(tmp_path):
     mark = tmp_path / "executed"
-    read_source(PRINTS + f"open({str(mark)!r}, 'w')", {"json.py": f"open({str(mark)!r}, 'w')"})
+    read_source(PRINTS + f"open({str(mark)!r}, 'w')", [("json.py", f"open({str(mark)!r}, 'w')")])
     assert not mark.exists()
 
 
