@@ -4,7 +4,6 @@ import click
 
 from timing.text import printable
 
-INTERRUPTED = 130  # the exit code that a shell gives for Ctrl-C
 _warned: set[str] = set()
 
 

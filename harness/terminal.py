@@ -1,5 +1,6 @@
 """Long lines on a terminal: broken at blanks, with what follows standing under its own beginning."""
 
+import os
 import re
 import shutil
 import sys
@@ -8,6 +9,18 @@ import textwrap
 from rich.console import Console
 
 NARROWEST = 40
+
+
+class Undeterred(Console):
+    """A console for what goes on when nobody reads any more (`| head`): it falls silent, and nothing else ends."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, (sys.stderr if self.stderr else sys.stdout).fileno())
+        os.close(nowhere)
+
+
 _DRESSED = re.compile(r"((?:\x1b\[[\d;]*m)+)([^\x1b]*)(\x1b\[0m)")
 
 

@@ -123,6 +123,7 @@ def lookup(name: str, root: Path | str | None = None) -> Resolution:
         raise error
     listings = _without_script(records, listings)
     if wanted := [row for row in listings if name[:1].isdigit() and number_key(row.number) == number_key(name.lower())]:
+        _refuse_broken(wanted[0], broken)
         return Resolution(None, listing=wanted[0])
     if Path(name).is_dir():
         return Resolution(_at_path(Path(name)))
@@ -169,9 +170,15 @@ def _standing_on(day: datetime.date, records: list[Record], listings: list[Listi
         return Resolution(row, note)
     if draft := next((record for record in records if (record.number, record.date) == (row.number, row.date)), None):
         return Resolution(draft, f"{note}; its script here is not frozen yet")
-    if error := next((error for folder, error in broken.items() if _is_called(folder, row.number)), None):
-        raise error
+    _refuse_broken(row, broken)
     return Resolution(None, note, row)
+
+
+def _refuse_broken(row: Listing, broken: dict[Path, UserError]) -> None:
+    """Raise the error of a folder whose facts cannot be read, and which bears the number or the date of this row."""
+    for folder, error in broken.items():
+        if _is_called(folder, row.number) or folder.name.startswith(f"{row.date}-"):
+            raise error
 
 
 def _nearest(listing: Listing, records: list[Record]) -> Record | None:

@@ -3,6 +3,7 @@
 
 import csv
 import io
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,8 +16,36 @@ from harness.archive.run_folder import FACTS, RANKS, RESERVE, SHOWN
 from harness.archive.shown import proof, read_run, with_shown
 from harness.errors import UserError
 from harness.files import write_whole
+from timing.text import printable
 
 README = "README.md"
+
+
+def _is_word(value: object) -> bool:
+    """Text that a file's name, a table and a terminal can hold as it is."""
+    return isinstance(value, str) and printable(value, 200) == value and not set("`|\n") & set(value)
+
+
+def _is_column(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, (str, int, float)) for each in value)
+
+
+SOUND = {
+    "run_id": lambda value: isinstance(value, str) and re.fullmatch(r"\d{8}-\d{6}-\d{6}", value),
+    "outcome": lambda value: value is None or _is_word(value),
+    "slug": _is_word,
+    "record": _is_word,
+    "fidelity": _is_word,
+    "script_sha256": _is_word,
+    "seed": lambda value: value is None or type(value) is int,
+    "gpus": lambda value: type(value) is int and value > 0,
+    "machine": lambda value: isinstance(value, dict) and _is_word(value.get("gpu") or ""),
+    "versions": lambda value: isinstance(value, dict) and _is_word(value.get("torch")),
+    "overrides": lambda value: isinstance(value, dict) and all(map(_is_word, map(str, [*value, *value.values()]))),
+    "manifest": lambda value: value is None or (isinstance(value, dict) and _is_word(value.get("name"))),
+    "witness": lambda value: isinstance(value, dict) and all(map(_is_column, value.values())),
+}
+"""What `keep` relies on in a `run.json`, which may be a stranger's: its name becomes a folder's."""
 
 
 def keep(folder: Path, shared: bool = False, corpus: str = "", root: Path | str | None = None) -> str:
@@ -30,6 +59,8 @@ def keep(folder: Path, shared: bool = False, corpus: str = "", root: Path | str 
     if not (folder / FACTS).is_file():
         raise UserError(f"{folder} is no run folder: it has no {FACTS}")
     facts = read_run(folder / FACTS)
+    if wrong := [name for name, sound in SOUND.items() if not sound(facts.get(name))]:
+        raise UserError(f"{folder / FACTS} is not as a run leaves it: {', '.join(wrong)}")
     record = _record_of(folder, facts, root)
     place = record.logs / facts["run_id"]
     if place.exists():
@@ -46,8 +77,8 @@ def keep(folder: Path, shared: bool = False, corpus: str = "", root: Path | str 
 
 def _record_of(folder: Path, facts: dict, root) -> Record:
     if facts.get("outcome") != "finished":
-        raise UserError(f"{folder} did not finish ({facts.get('outcome', 'no outcome')}): only whole runs are kept")
-    if facts.get("fidelity") == "smoke" or not facts.get("machine", {}).get("gpu"):
+        raise UserError(f"{folder} did not finish ({facts.get('outcome') or 'no outcome'}): only whole runs are kept")
+    if facts["fidelity"] == "smoke" or not facts["machine"].get("gpu"):
         raise UserError(f"{folder} is not at real size on a GPU: it shows nothing that the tests do not")
     for record in discover(root):
         if record.slug == facts.get("slug"):

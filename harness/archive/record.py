@@ -2,6 +2,7 @@
 
 import datetime
 import hashlib
+import math
 import re
 import tomllib
 from dataclasses import dataclass, field
@@ -202,6 +203,8 @@ def _problems(table: dict) -> list[str]:
 def _contents(flat: dict) -> list[str]:
     """What is wrong with values whose types are right."""
     problems = [f"{name} holds control characters" for name, value in flat.items() if not _clean(value)]
+    figures = [name for name in flat if name.startswith(("listed.", "needs.")) and _is(flat[name], float)]
+    problems += [f"{name} is no figure: {flat[name]}" for name in figures if not 0 <= flat[name] < math.inf]
     if flat["rules.kind"] not in ("ml", "systems"):
         problems.append(f'rules.kind must be "ml" or "systems", not {flat["rules.kind"]!r}')
     for name in ("techniques", "credit"):

@@ -1,9 +1,11 @@
 """A submission's way into the archive: a folder that begins as a copy of a record, and its freezing in the end."""
 
+import contextlib
 import datetime
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +19,7 @@ from harness.errors import RunFailed, UserError
 from harness.files import write_whole
 from timing.rules import today as newest_edition
 
+SECONDS_TO_END = 15  # between asking the contract tests to end and ending them
 CONTRACT = Path(__file__).resolve().parents[2] / "tests" / "records" / "test_contract.py"
 
 TEMPLATE = """\
@@ -159,8 +162,22 @@ def _run_contract(folder: Path) -> None:
         raise UserError("the contract tests are not here: freeze in a checkout of the repository")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--tb=short", "-p", "no:cacheprovider", str(CONTRACT)]
     environment = os.environ | {"CONTRACT_RECORD": str(folder.resolve())}
-    ended = subprocess.run(command, env=environment, cwd=CONTRACT.parents[2])
-    if ended.returncode == 5:
+    code = _ended(subprocess.Popen(command, env=environment, cwd=CONTRACT.parents[2], start_new_session=True))
+    if code == 5:
         raise RunFailed("no contract test was found: nothing was frozen")
-    if ended.returncode:
+    if code:
         raise RunFailed(f"the contract tests do not pass on {folder.name}: nothing was frozen")
+
+
+def _ended(tests: subprocess.Popen) -> int:
+    """The exit code of tests that run; whatever interrupts them here, they stop what they have started."""
+    try:
+        return tests.wait()
+    except BaseException:
+        os.killpg(tests.pid, signal.SIGINT)  # in their own session: no terminal tells them
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            tests.wait(timeout=SECONDS_TO_END)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(tests.pid, signal.SIGKILL)
+        tests.wait()
+        raise

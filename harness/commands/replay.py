@@ -10,7 +10,6 @@ import cloup
 from harness.commands.options import AS_JSON, NEAREST, RUNS_DIR, SEED, Figure, RecordName, folder
 
 ON_ANOMALY = ("stop", "fallback", "continue")
-POSITIVE = click.FloatRange(0, min_open=True)
 DATA_DIR = folder("--data-dir", "data/fineweb10B, or data/synthetic,")
 RUN_OPTIONS = (
     click.option("--gpus", type=click.IntRange(1), help="Ranks on this machine. Default: its GPUs, or 2 CPU ranks."),
@@ -75,10 +74,10 @@ def compare(first, second, pairs, as_json, **options):
 
 def _console(as_json: bool):
     """Where a command reports: stdout, or stderr where stdout is for a program."""
-    from rich.console import Console
+    from harness.terminal import Undeterred
 
     stream = sys.stderr if as_json else sys.stdout
-    return Console(soft_wrap=not stream.isatty(), highlight=False, markup=False, stderr=as_json)
+    return Undeterred(soft_wrap=not stream.isatty(), highlight=False, markup=False, stderr=as_json)
 
 
 def _tell(facts: dict, as_json: bool) -> None:
@@ -88,9 +87,17 @@ def _tell(facts: dict, as_json: bool) -> None:
 
 @click.command()
 @click.argument("records", nargs=-1, required=True, metavar="05..12 | RECORD...")
-@click.option("--rounds", default=3, show_default=True, help="Runs of each record, upwards and downwards in turn.")
-@click.option("--price", default=3.0, show_default=True, metavar="DOLLARS", help="Of a GPU-hour, for the estimate.")
-@click.option("--budget", type=POSITIVE, metavar="DOLLARS", help="Start nothing that is estimated to cost more.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Runs of each record, upwards and downwards in turn.",
+)
+@click.option(
+    "--price", type=Figure(), default=3.0, show_default=True, metavar="DOLLARS", help="Of a GPU-hour, for the estimate."
+)
+@click.option("--budget", type=Figure(), metavar="DOLLARS", help="Start nothing that is estimated to cost more.")
 @click.option("--dry-run", "dry", is_flag=True, help="Only the estimate.")
 @run_options
 def ladder(records, rounds, price, budget, dry, as_json, **options):

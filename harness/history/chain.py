@@ -21,7 +21,7 @@ def chain_table(root=None) -> str:
     same corpus and schedule (`standin.csv`): the shown run's, else that of the last that was compared. "at most" is the
     published step times 8 GPUs, over the GPUs that ran it.
     """
-    records = discover(root)
+    records = [record for record in discover(root) if not record.is_draft]
     runs = read_table("shown.csv", root).set_index("run")
     by_number = {record.number: record for record in records}
     lines = [f"| {' | '.join(COLUMNS)} |", "| --- | ---: | --- | ---: | ---: | ---: |"]

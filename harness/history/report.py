@@ -9,7 +9,7 @@ from rich.table import Table
 
 from harness.archive import places
 from harness.archive.find import ROOT, Record, ancestor, discover
-from harness.archive.leaderboard import read_retimed
+from harness.archive.leaderboard import read_leaderboard, read_retimed
 from harness.archive.outline import docstring
 from harness.archive.published import published_curves
 from harness.diff import hunks
@@ -116,8 +116,13 @@ def leaderboard_table(root: Path | None = None) -> Table:
 
 
 def renewed_pages(repository: Path = REPOSITORY) -> dict[Path, str]:
-    """Each page with a generated table, and the text that it should have. UserError where the markers are missing."""
-    table, pages = standings(repository / "records"), {}
+    """Each page with a generated table, and the text that it should have, drafts left out. UserError where the markers
+    are missing, and for a broken `record.toml`: its record would be gone from the pages."""
+    records, pages = repository / "records", {}
+    drafts = {record.number for record in discover(records, strict=True) if record.is_draft}
+    drafts -= {row.number for row in read_leaderboard(records)}
+    table = standings(records)
+    table = table[~table.number.isin(drafts)]
     for name, compact in PAGES.items():
         path = repository / name
         if not path.is_file():

@@ -41,7 +41,8 @@ def step_time(stage: Stage) -> tuple[float, str]:
     for folder in sorted((stage.runs_dir / plan.record.slug).glob("*/"), reverse=True):
         facts = runs.read(folder)
         alike = facts and (facts.get("gpus"), (facts.get("fidelity") == "smoke")) == (plan.ranks, plan.smoke)
-        same = alike and facts["machine"].get("gpu") == stage.machine.facts(plan.ranks)["gpu"]
+        here = facts.get("machine") if alike else None
+        same = isinstance(here, dict) and here.get("gpu") == stage.machine.facts(plan.ranks)["gpu"]
         if same and (measured := Result.of(folder, facts).step_ms) is not None:
             return measured, f"run {folder.name}"
     if plan.smoke or not listed.step_avg_ms:

@@ -112,16 +112,19 @@ def run(
     job: Job,
     on_metric: Callable[[Metric, float], None] = lambda metric, clock: None,
     watcher: Watcher | None = None,
+    told: contextlib.ExitStack | None = None,
 ) -> Ended:
     """Run `job` to its end and leave nothing of it running. `on_metric` gets each metric and its clock in seconds; the
     watcher hears every line of stdout and may have the job stopped.
 
     Ctrl-C, SIGTERM and a closed terminal end the job and give the outcome "interrupted"; if this process is killed, the
-    job ends too. Output that cannot be kept (a full disk) ends it as "unfinished". Raises UserError when the command
+    job ends too. Output that cannot be kept (a full disk) ends it as "unfinished". From then on signals are ignored, up
+    to the end of `told`, in which the caller writes down what became of the run. Raises UserError when the command
     cannot be started.
     """
     why = ""
-    with interruptible():
+    with contextlib.nullcontext(told) if told else contextlib.ExitStack() as told:
+        told.enter_context(interruptible())
         try:
             running = processes.start(job.command, job.env, job.folder)
         except OSError as error:
@@ -144,8 +147,8 @@ def run(
         except OSError as error:
             outcome, lost = "unfinished", error
         finally:
-            with deaf():
-                running.stop()
+            told.enter_context(deaf())
+            running.stop()
     return dataclasses.replace(_ended(watch, outcome, why, lost), company=watch.company)
 
 

@@ -1,5 +1,6 @@
 """One run of a record, from its name to its folder: choose, settle, perform."""
 
+import contextlib
 import dataclasses
 import sys
 from dataclasses import dataclass
@@ -127,14 +128,15 @@ def perform(stage: Stage, run: int, title: str, watcher: Watcher | None = None, 
     env = environment(plan.ranks, plan.gpu) | compile_cache(stage.machine)
     job = launch.Job(line, folder, env, plan.stall_timeout_s, plan.nodes.rank == 0)
     clock = runs.Clock()
-    with progress(stage.console, title) as live:
-        ended = launch.run(job, live, watcher)
-    runs.adopt_log(folder)
-    breaches = watcher.breaches if watcher else [ended.breach] if ended.breach else []
-    facts = _facts(stage, run, job, ended) | (extra or {})
-    facts |= {"breaches": [dataclasses.asdict(breach) for breach in breaches], **clock.facts()}
-    facts |= {"witness": ended.witness.as_columns()} | ({"trouble": ended.trouble} if ended.trouble else {})
-    runs.write(folder, facts)
+    with contextlib.ExitStack() as told:
+        with progress(stage.console, title) as live:
+            ended = launch.run(job, live, watcher, told)
+        runs.adopt_log(folder)
+        breaches = watcher.breaches if watcher else [ended.breach] if ended.breach else []
+        facts = _facts(stage, run, job, ended) | (extra or {})
+        facts |= {"breaches": [dataclasses.asdict(breach) for breach in breaches], **clock.facts()}
+        facts |= {"witness": ended.witness.as_columns()} | ({"trouble": ended.trouble} if ended.trouble else {})
+        runs.write(folder, facts)
     if ended.outcome != "finished":
         raise _failure(plan, ended, title, job)
     if ended.company:

@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.errors import UserError
 from harness.files import write_whole
 from harness.tokens.shards import check_shard
+from timing.text import printable
 
 FILE_NAME = "manifest.json"
 GPT2_TOKENS = "gpt2.tiktoken"  # what it may hold beside the shards, see `gpt2`
@@ -61,7 +62,8 @@ def read_manifest(data_dir: Path | str) -> Manifest | None:
         synthetic = content.get("synthetic")
         if synthetic is not None:
             synthetic = {**synthetic, "entropy_nats": float(synthetic["entropy_nats"])}
-        manifest = Manifest(content["name"], content["origin"], content["revision"], files, synthetic)
+        words = [_word(content[key]) for key in ("name", "origin", "revision")]
+        manifest = Manifest(*words, files, synthetic)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -89,6 +91,13 @@ def fingerprint(path: Path) -> dict:
 def shards_on_disk(data_dir: Path) -> set[str]:
     """Names of all files in `data_dir` that a train script would take for shards."""
     return {path.name for split in ("train", "val") for path in data_dir.glob(f"fineweb_{split}_*.bin")}
+
+
+def _word(value: object) -> str:
+    """Text that can be shown as it is: a data folder may be a stranger's."""
+    if not isinstance(value, str) or printable(value, 300) != value:
+        raise ValueError(f"{printable(str(value), 60)!r} is no name")
+    return value
 
 
 def _entry(name: str, entry: dict) -> dict:

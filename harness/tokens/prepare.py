@@ -15,6 +15,7 @@ from harness.errors import UserError
 from harness.tokens.manifest import TRAIN_SHARDS, Manifest, fingerprint, read_manifest, shards_on_disk
 from harness.tokens.shards import ShardError, read_header
 from harness.tokens.synthetic import ensure_synthetic
+from timing.text import printable
 
 __all__ = ["Manifest", "check", "describe", "ensure_fineweb", "ensure_synthetic", "read_manifest"]
 
@@ -72,6 +73,8 @@ def describe(data_dir: Path | str, name: str, origin: str = "") -> Manifest:
     files = sorted(shards_on_disk(data_dir))
     if not any("_val_" in file for file in files) or not any("_train_" in file for file in files):
         raise UserError(f"{data_dir} needs shards named fineweb_train_*.bin and fineweb_val_*.bin to be a data folder")
+    if not name.strip() or printable(name, 300) != name:
+        raise UserError("a corpus needs a name that can be shown: give --describe plain text")
     if name in (NAME, "synthetic"):
         raise UserError(f"{name} is the name of a known source: give this corpus one of its own")
     manifest = Manifest(name, origin or "local", "", _fingerprints(data_dir, files))

@@ -1,5 +1,12 @@
 """Every foreseen failure of any command ends in one line and its exit code; a fault of ours keeps its traceback."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import click
 import pytest
 from click.testing import CliRunner
@@ -55,6 +62,34 @@ def test_debug_after_the_command_shows_the_traceback_and_keeps_the_exit_code():
 def test_debug_before_the_command_too():
     result = CliRunner().invoke(main, ["--debug", "show", "xyzzy"])
     assert result.exit_code == 2 and "Traceback" in result.output and "error: no record" in result.output
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_command_in_order(sign):
+    """As Ctrl-C does: with what it has begun put away."""
+    put_away = []
+
+    @click.group(cls=FrontDoor)
+    def door():
+        pass
+
+    @door.command()
+    def work():
+        try:
+            os.kill(os.getpid(), sign)
+            time.sleep(10)
+        finally:
+            put_away.append(True)
+
+    result = CliRunner().invoke(door, ["work"])
+    assert (result.exit_code, result.output, put_away) == (128 + sign, "stopped\n", [True])
+
+
+@pytest.mark.parametrize("how", ["sys.stdout = None", "sys.stdout.reconfigure(encoding='latin-1', errors='strict')"])
+def test_a_stdout_that_is_closed_or_lacks_characters(how):
+    code = f"import sys; {how}; from harness.cli import main; main(['diff', '12', '13'])"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True)
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])

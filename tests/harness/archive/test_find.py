@@ -137,6 +137,8 @@ def edit(archive, old, new):
         ("steps = 10\n", "steps = 10\nstages_ms = [33, true]\n", "listed.stages_ms must be a list of milliseconds"),
         ('credit = ["@someone"]', "credit = [1]", "credit must be a list of strings"),
         ("[frozen]", "[frozen", "line "),
+        ("minutes = 2.358", "minutes = nan", "listed.minutes is no figure: nan"),
+        ("minutes = 2.358", "minutes = -3", "listed.minutes is no figure: -3"),
         ('title = "backout"', 'title = "\\u001b[31mred"', "title holds control characters"),
         ('credit = ["@someone"]', 'credit = ["\\u202e"]', "credit holds control characters"),
     ],
@@ -146,6 +148,17 @@ def test_a_broken_record_is_named_in_one_line(archive, old, new, words):
         edit(archive, old, new)
     assert "record.toml" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["40", "2025-10-15", "2025-10-04-backout", "backout"])
+def test_a_record_whose_facts_cannot_be_read_at_all_is_named(archive, name):
+    """Not only where a line still says its number: the leaderboard knows its day."""
+    header = "number,date,title,listed_minutes,steps,tokens_per_step,log_step_avg_ms,log_val_loss,runs,mean_val_loss,"
+    row = "40,2025-10-04,Backout,2.358,2330,,,,,,,,,@li,140"
+    (archive / "leaderboard.csv").write_text(f"{header}torch,gpus,gpu,credit,pull_request\n{row}\n")
+    (archive / "2025-10-04-backout" / "record.toml").write_text("garbage [")
+    with pytest.raises(UserError, match=r"2025-10-04-backout/record\.toml: "):
+        archive_module.lookup(name, archive)
 
 
 def test_facts_are_read(archive):

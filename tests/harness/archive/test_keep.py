@@ -62,6 +62,24 @@ def test_a_run_is_kept_whole_told_and_counted(kept, root):
         keep(kept, root=root)
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [
+        *({"run_id": name} for name in ("../../../../evil", "/tmp/evil", "20261126-013432-024125\n", "a`b", 5)),
+        *({"machine": []}, {"machine": {"gpu": "\x1b[31m"}}, {"gpus": "many"}, {"gpus": True}, {"witness": 5}),
+        *({"script_sha256": []}, {"slug": None}, {"overrides": {"a`b": 1}}, {"versions": {}}, {"manifest": "books"}),
+    ],
+    ids=str,
+)
+def test_a_run_json_of_a_strangers_is_refused_whole(kept, root, tmp_path, facts):
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=f"is not as a run leaves it: {next(iter(facts))}") as caught:
+        keep(changed(kept, tmp_path / "stranger" / "run", **facts), root=root)
+    assert "\n" not in str(caught.value)
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    assert {path.name for path in tmp_path.iterdir()} == {"records", "stranger"}
+
+
 def test_what_a_run_would_have_cleared_away_is_not_kept(kept, root, tmp_path):
     early = changed(kept, tmp_path / "early")
     (early / "ranks" / "0").mkdir(parents=True)

@@ -2,6 +2,11 @@
 
 import datetime
 import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
 
 import pytest
 from click.testing import CliRunner
@@ -11,6 +16,7 @@ from harness.archive.record import load
 from harness.archive.shown import Shown, with_shown
 from harness.cli import main
 from harness.errors import RunFailed, UserError
+from harness.replay.signals import interruptible
 
 DAY = datetime.date(2026, 1, 2)
 
@@ -106,6 +112,20 @@ def test_a_failing_contract_freezes_nothing(draft, contract, capfd):
     with pytest.raises(RunFailed, match="do not pass"):
         submit.freeze(draft)
     assert load(draft).sha256 == "" and "1 failed" in capfd.readouterr().out
+
+
+def test_interrupted_contract_tests_leave_nothing_running(tmp_path):
+    """Neither what hears that it is to end nor its child, which does not."""
+    child = (
+        "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('here', flush=True); time.sleep(60)"
+    )
+    parent = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
+    tests = subprocess.Popen([sys.executable, "-c", parent], start_new_session=True, stdout=subprocess.PIPE)
+    assert tests.stdout.readline() == b"here\n"
+    threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGTERM]).start()
+    with interruptible(), pytest.raises(KeyboardInterrupt):
+        submit._ended(tests)
+    assert tests.poll() is not None and tests.stdout.read() == b""  # nobody holds its other end
 
 
 def test_a_frozen_script_that_changed_is_frozen_again_only_when_asked(draft, contract):

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from harness.archive.find import ROOT
 from harness.archive.record import load
 from harness.cli import main
-from harness.history.report import page, scripts
+from harness.errors import UserError
+from harness.history.report import page, renewed_pages, scripts
 from reports import leaderboard, site
 
 
@@ -76,6 +77,35 @@ def test_a_draft_without_figures_breaks_nothing(tmp_path):
     assert drawn.table.number.iloc[-1] == "90"
     assert "record-90" in site.render(drawn)
     assert "| [90](records/2026-11-23-mine) |" in leaderboard.to_markdown(drawn.table)
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A repository with the archive's tables, its record 40, and a draft."""
+    records = tmp_path / "records"
+    records.mkdir()
+    for name in ("leaderboard.csv", "runs.csv", "curves.csv", "retimed.csv", "standin.csv", "shown.csv", "README.md"):
+        shutil.copy(ROOT / name, records)
+    shutil.copy(ROOT.parent / "README.md", tmp_path)
+    for name, number in (("2025-10-04-backout", "40"), ("2026-11-23-mine", "0")):
+        folder = records / name
+        shutil.copytree(ROOT / "2025-10-04-backout", folder, ignore=shutil.ignore_patterns("logs"))
+        facts = (folder / "record.toml").read_text()
+        (folder / "record.toml").write_text(facts.replace('"40"', f'"{number}"', 1))
+    return tmp_path
+
+
+def test_drafts_are_not_published(repository):
+    pages = renewed_pages(repository)
+    assert len(pages) == 2
+    for text in pages.values():
+        assert "2025-10-04-backout" in text and "2026-11-23-mine" not in text and "| 41 |" in "".join(pages.values())
+
+
+def test_a_broken_record_is_not_dropped_from_the_pages(repository):
+    (repository / "records" / "2025-10-04-backout" / "record.toml").write_text("garbage [")
+    with pytest.raises(UserError, match=r"2025-10-04-backout/record\.toml"):
+        renewed_pages(repository)
 
 
 def test_the_page_tells_what_changed_section_by_section(archive, add):

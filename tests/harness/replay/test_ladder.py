@@ -78,6 +78,12 @@ def test_a_ladder_is_climbed_up_and_down_and_taken_up_again(ladder):
     assert result.output.count("smoke replay") == 1
 
 
+@pytest.mark.parametrize("asked", [("--budget", "nan"), ("--price", "nan"), ("--price", "-5"), ("--rounds", "0")])
+def test_a_limit_that_limits_nothing_is_refused(ladder, asked):
+    result = ladder("39", "40", *asked, "--dry-run")
+    assert result.exit_code == 2 and asked[0] in result.stderr
+
+
 def test_time_and_money_are_told_before_anything_starts(ladder, fake_machine, monkeypatch):
     eight = (Gpu("NVIDIA H100 80GB HBM3", 79.1, (9, 0)),) * 8
     monkeypatch.setattr("harness.replay.replay.this_machine", lambda: dataclasses.replace(fake_machine, gpus=eight))

@@ -364,6 +364,29 @@ def test_ctrl_c_stops_every_rank(tmp_path):
     assert json.loads((folder / "run.json").read_text())["outcome"] == "interrupted"
 
 
+def test_a_key_that_is_held_down_loses_no_facts(tmp_path):
+    process = replay_mine(tmp_path, "--set", "do=sleep", "--runs-dir", "runs", "--data-dir", ".")
+    while "step 0/10" not in (line := process.stdout.readline()):
+        assert line, process.stderr.read()
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.03)
+    process.communicate(timeout=30)
+    assert not below(tmp_path)
+    (folder,) = (tmp_path / "runs" / "mine").iterdir()
+    assert json.loads((folder / "run.json").read_text())["outcome"] == "interrupted"
+
+
+def test_a_reader_that_goes_away_ends_no_run(tmp_path):
+    process = replay_mine(tmp_path, "--set", "step_seconds=0.2", "--runs-dir", "runs", "--data-dir", ".", "--runs", "2")
+    while "step 0/10" not in (line := process.stdout.readline()):
+        assert line, process.stderr.read()
+    process.stdout.close()
+    assert process.wait(timeout=60) == 0 and process.stderr.read() == ""
+    outcomes = [json.loads(path.read_text())["outcome"] for path in (tmp_path / "runs").rglob("run.json")]
+    assert outcomes == ["finished", "finished"]
+
+
 def test_two_nodes(tmp_path):
     """Two machines, here one: node 0 has the metrics and the verdict, node 1 says where they are."""
     with socket.socket() as probe:

@@ -293,6 +293,23 @@ def test_a_manifest_that_is_none(folder, text):
     only_line(caught)
 
 
+@pytest.mark.parametrize("name", ["bad\x1b]0;x\x07", "a\nb", ["books"], None])
+def test_a_manifest_whose_name_cannot_be_shown(folder, name):
+    folder.mkdir()
+    text = json.dumps({"name": name, "origin": "local", "revision": "", "digest": "", "files": {}})
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match="is not a manifest") as caught:
+        data.check(folder)
+    only_line(caught)
+
+
+@pytest.mark.parametrize("name", ["a\nb", " ", "\x1b[31mred"])
+def test_a_corpus_needs_a_name_that_can_be_shown(folder, name):
+    data.ensure_synthetic(folder)
+    with pytest.raises(UserError, match="needs a name that can be shown"):
+        data.describe(folder, name)
+
+
 def test_an_edited_manifest(server, folder):
     data.ensure_fineweb(folder, 1, progress=False)
     content = json.loads((folder / "manifest.json").read_text())
