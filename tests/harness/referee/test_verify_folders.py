@@ -52,10 +52,12 @@ def test_logs_put_into_one_file_do_not_share_a_script(forge, draft, script, stat
 
 
 @pytest.mark.parametrize("name", ["b.txt", "b#1.txt"])
-def test_a_copy_fails_whatever_its_name(forge, status, name):
+@pytest.mark.parametrize(("more", "said"), [("", "is byte for byte"), ("\n", "have the same run id x")])
+def test_a_copy_fails_whatever_its_name(forge, evidence, name, more, said):
     log = forge.log("logs/a#1.txt", environment=["run_id=x"])
-    (log.parent / name).write_text(log.read_text() + "\n")
-    assert status(verify([log.parent]), "independence") == "fail"
+    (log.parent / name).write_text(log.read_text() + more)
+    verdict = verify([log.parent])
+    assert verdict.judged.named("fail") == ["independence"] and said in evidence(verdict, "independence")
 
 
 def test_a_copy_that_claims_to_be_a_run_still_fails(forge):
