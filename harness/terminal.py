@@ -1,4 +1,4 @@
-"""Long lines on a terminal: broken at blanks, with what follows standing under its own beginning."""
+"""What a terminal asks for: long lines broken at blanks, and a run that goes on when nobody reads any more."""
 
 import os
 import re
@@ -9,6 +9,7 @@ import textwrap
 from rich.console import Console
 
 NARROWEST = 40
+_DRESSED = re.compile(r"((?:\x1b\[[\d;]*m)+)([^\x1b]*)(\x1b\[0m)")
 
 
 class Undeterred(Console):
@@ -19,9 +20,6 @@ class Undeterred(Console):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, (sys.stderr if self.stderr else sys.stdout).fileno())
         os.close(nowhere)
-
-
-_DRESSED = re.compile(r"((?:\x1b\[[\d;]*m)+)([^\x1b]*)(\x1b\[0m)")
 
 
 def fitted(text: str, hang: int) -> str:

@@ -174,8 +174,8 @@ def _ended(tests: subprocess.Popen) -> int:
     try:
         return tests.wait()
     except BaseException:
-        os.killpg(tests.pid, signal.SIGINT)  # in their own session: no terminal tells them
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(tests.pid, signal.SIGINT)  # in their own session: no terminal tells them
             tests.wait(timeout=SECONDS_TO_END)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(tests.pid, signal.SIGKILL)

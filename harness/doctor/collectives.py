@@ -36,7 +36,7 @@ def collectives(whole: torch.Tensor, part: torch.Tensor) -> dict:
 def overlap(message: str, device, synchronise) -> dict:
     """How much of the time of several all_reduces is saved by sending them behind matmuls on the same device: one after
     the other as a backward pass does, each before as many of a record's MLP's as take about as long as it. What the
-    matmuls lose by it counts: NCCL's kernels take processors and memory from them."""
+    matmuls lose by it counts: NCCL's kernels run on the same multiprocessors and memory."""
     buckets = [torch.zeros(MESSAGES[message] // 2, dtype=torch.bfloat16, device=device) for _ in range(BUCKETS)]
     tokens, width = (16384, 768) if device.type == "cuda" else (256, 64)
     activations = torch.ones(tokens, width, dtype=torch.bfloat16, device=device)

@@ -7,7 +7,7 @@ import ast
 
 from harness.referee.source.flow import CHOOSERS, GIVING, SIGNS, Numbers, given_in, key_of, keys_within, printed_behind
 from harness.referee.source.names import Names
-from harness.referee.source.validation import plain
+from harness.referee.source.nodes import plain
 
 CLOCKS = {
     f"time.{name}" for name in ("perf_counter", "time", "monotonic", "perf_counter_ns", "time_ns", "monotonic_ns")

@@ -10,8 +10,8 @@ import sys
 
 from harness.referee.source.fingerprint import fingerprint
 from harness.referee.source.names import Names
-from harness.referee.source.nodes import within
-from harness.referee.source.validation import READ_CALLS, plain
+from harness.referee.source.nodes import plain, within
+from harness.referee.source.validation import READ_CALLS
 
 READERS = re.compile(r"(^|_)(load|shards?|batch(es)?|data|tokens?|documents?|stream|generator)(_|$)|Loader|BOS")
 _KNOWN_PACKAGES = {

@@ -7,7 +7,7 @@ import ast
 import operator
 
 from harness.referee.source.names import Names
-from harness.referee.source.validation import plain
+from harness.referee.source.nodes import plain
 
 GIVING = (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr, ast.Return)
 SIGNS = {ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Add: "+", ast.Sub: "-", ast.Pow: "**", ast.Mod: "%"}

@@ -7,7 +7,7 @@ import ast
 
 from harness.referee.source.flow import CHOOSERS, GIVING, SIGNS, Numbers, given_in, key_of, printed_behind
 from harness.referee.source.names import Names
-from harness.referee.source.validation import plain
+from harness.referee.source.nodes import plain
 
 _TAKEN_ALONG = {"builtins.float", "builtins.round", "builtins.sum", *CHOOSERS}
 

@@ -39,6 +39,11 @@ def within(node: ast.AST, parts: Callable[[ast.AST], Sequence[ast.AST]] = parts)
     return nodes
 
 
+def plain(node: ast.AST) -> str | None:
+    """The last name in an expression such as `a.b`, None in what is neither a name nor an attribute."""
+    return getattr(node, "id", None) or getattr(node, "attr", None)
+
+
 class Nodes:
     """The nodes of all modules of one script: `modules` maps a module's name ("" for the script) to its tree, `nodes`
     to its nodes, breadth first."""

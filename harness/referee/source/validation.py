@@ -8,6 +8,7 @@ import fnmatch
 import re
 
 from harness.referee.source.names import Names
+from harness.referee.source.nodes import plain
 
 _FILES = object()
 _VALIDATION_FILES = re.compile(r"val[^/]*\.bin$|_val_|^val$|^validation$")
@@ -145,10 +146,6 @@ def _held(names: Names, node: ast.AST) -> set:
     texts = [each.value for each in leaves if isinstance(each, ast.Constant) and isinstance(each.value, str)]
     held = {_FILES} if any(map(_VALIDATION_FILES.search, texts)) else set()
     return held.union(*(_keys(names, each) for each in leaves if isinstance(each, (ast.Name, ast.Attribute))))
-
-
-def plain(node: ast.AST) -> str | None:
-    return getattr(node, "id", None) or getattr(node, "attr", None)
 
 
 def _where(names: Names, node: ast.AST) -> str:
